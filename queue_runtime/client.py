@@ -1,0 +1,350 @@
+"""`QueueClient`, what programs hold: send, receive, settle, sessions, dead letters, on any provider."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self, TypeVar
+from weakref import WeakSet
+
+from queue_runtime import receiving, settling
+from queue_runtime.clock import Clock, SystemClock
+from queue_runtime.config import ClientSettings, parse_url
+from queue_runtime.deadletter import DeadLetters
+from queue_runtime.errors import (
+    BatchFailed,
+    ConfigurationError,
+    InvalidMessage,
+    QueueError,
+)
+from queue_runtime.events import Events, Listener
+from queue_runtime.executor import SessionExecutor
+from queue_runtime.leases import Held
+from queue_runtime.message import Message, ReceivedMessage, check_queue
+from queue_runtime.provider import (
+    Abandon,
+    Complete,
+    DeadLetter,
+    QueueDescription,
+    Settlement,
+)
+from queue_runtime.registry import find
+from queue_runtime.runtime import QueueLane, Runtime
+from queue_runtime.sending import send
+from queue_runtime.session_client import SessionClient
+from queue_runtime.strategies import SessionStrategy, no_session
+
+R = TypeVar("R")
+
+URL_VARIABLE = "QUEUE_RUNTIME_URL"
+
+Messages = ReceivedMessage | Iterable[ReceivedMessage]
+
+
+def connect(
+    target: str | ClientSettings | None = None,
+    *,
+    strategy: SessionStrategy = no_session,
+    listeners: Sequence[Listener] = (),
+    clock: Clock | None = None,
+    executor: SessionExecutor | None = None,
+) -> QueueClient:
+    """Make a client of the broker that *target* names; it does not connect before its first call.
+
+    *target* is a URL (``sqs://eu-west-1``, ``memory://?queues=events:sessions``), settings, or None for the
+    URL in the environment variable ``QUEUE_RUNTIME_URL``. *strategy* gives messages without a session id
+    one. *listeners* hear of every event. *clock* and *executor* are for tests, and for programs that want
+    to share a pool. Raises `ConfigurationError` (`ProviderNotFound`, `MissingExtra`) at once for what
+    cannot work.
+    """
+    if target is None:
+        target = os.environ.get(URL_VARIABLE, "")
+        if not target:
+            raise ConfigurationError(
+                f"no target: set the environment variable {URL_VARIABLE}, or call connect(URL), "
+                "such as connect('sqs://eu-west-1')"
+            )
+    settings = parse_url(target) if isinstance(target, str) else target
+    return QueueClient(settings, strategy=strategy, listeners=listeners, clock=clock, executor=executor)
+
+
+class QueueClient:
+    """One client serves all threads of a process, and survives a fork: the child gets connections of its own.
+
+    It starts no thread until it must. Queue names are the program's own; the settings map them to the
+    broker's. Durations are seconds. Every call may raise a `ProviderError` of the broker's, `CircuitOpen`
+    while the broker keeps failing (settling and renewing are tried all the same), and `Closed`.
+    """
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        *,
+        strategy: SessionStrategy = no_session,
+        listeners: Sequence[Listener] = (),
+        clock: Clock | None = None,
+        executor: SessionExecutor | None = None,
+    ) -> None:
+        self._settings = settings
+        self._strategy = strategy
+        self._clock = clock or SystemClock()
+        self._events = Events(listeners)
+        self._executor = executor
+        self._make_provider = find(settings.provider.provider)
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._runtime: Runtime | None = None
+        self._inherited: list[Runtime | None] = []
+        self.runtime()  # what is wrong with the settings is said now
+        _clients.add(self)
+
+    def send(self, queue: str, message: Message) -> str:
+        """Send one message; returns its id when the broker has stored it.
+
+        Raises `InvalidMessage`, `MessageTooLarge` or `UnsupportedOperation` before anything is sent, and
+        `OutcomeUnknown` if the last try was not answered: it may have been stored.
+        """
+        outcome = send(self.runtime_for(queue), queue, [message], self._strategy)[0]
+        if outcome.error is not None:
+            raise outcome.error
+        return message.id
+
+    def send_batch(self, queue: str, messages: Iterable[Message]) -> list[str]:
+        """Send messages, in order within each session; returns their ids.
+
+        Raises before anything is sent if one of them cannot be; and `BatchFailed`, with an outcome for
+        each, if some were not stored. After a message that failed for good the rest of its session is
+        `NotAttempted`. On SQS FIFO one request carries one message of a session: a batch of one session
+        is as many requests as it has messages.
+        """
+        batch = list(messages)
+        outcomes = send(self.runtime_for(queue), queue, batch, self._strategy)
+        errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+        if errors:
+            raise BatchFailed(
+                f"send to {queue!r}: {len(errors)} of {len(batch)} messages failed, the first with: "
+                f"{errors[0]}",
+                outcomes,
+                queue=queue,
+                operation="send",
+                provider=errors[0].provider,
+            ) from errors[0]
+        return [message.id for message in batch]
+
+    def receive(
+        self, queue: str, *, max_messages: int = 1, wait: float = 0.0, lease: float | None = None
+    ) -> list[ReceivedMessage]:
+        """Take up to *max_messages* within *wait* seconds; an empty list is a normal answer.
+
+        Each is held for *lease* seconds (None: as long as the queue says); `keep_alive` or `renew` makes it
+        longer. One call brings at most what the broker gives at once (SQS: ten). On SQS whole seconds are
+        waited; a *wait* below one is a short poll, which may miss messages. Raises `UnsupportedOperation`
+        on a queue with sessions.
+        """
+        _check_wait(wait)
+        if max_messages < 1:
+            raise InvalidMessage(f"max_messages must be at least 1, it is {max_messages}", queue=queue)
+        runtime = self.runtime_for(queue)
+        target = runtime.target(queue)
+        longest = runtime.capabilities(target).max_lease
+        if lease is not None and not 0 < lease <= longest:
+            raise InvalidMessage(
+                f"lease must be seconds above 0 and at most {longest:g}, it is {lease!r}", queue=queue
+            )
+        return self._within(
+            wait,
+            lambda left: runtime.retrying(
+                "receive", target, lambda: receiving.receive(runtime, queue, max_messages, left, lease)
+            ),
+        )
+
+    def complete(self, messages: Messages) -> None:
+        """Remove messages that are done. Returns when the broker has agreed; a second time is harmless.
+
+        Raises `LeaseLost`, `InvalidReceipt` or `OutcomeUnknown`; for several messages `BatchFailed` with an
+        outcome for each. (A standard SQS queue agrees to a stale receipt; that is its answer.)
+        """
+        self._settle(messages, lambda message: Complete(message.delivery))
+
+    def abandon(self, messages: Messages, *, delay: float = 0.0) -> None:
+        """Give messages back, to be handed out again after *delay* seconds (SQS: whole ones, rounded up)."""
+        if not 0 <= delay < float("inf"):
+            raise InvalidMessage(f"delay must be a number of seconds from 0 on, it is {delay!r}")
+        self._settle(messages, lambda message: Abandon(message.delivery, delay))
+
+    def dead_letter(self, messages: Messages, *, reason: str, description: str | None = None) -> None:
+        """Move messages to the dead-letter queue; they leave the queue when the copies are confirmed.
+
+        Raises `UnsupportedOperation` if there is no dead-letter queue; the messages are untouched then.
+        """
+        self._settle(
+            messages,
+            lambda message: DeadLetter(
+                message.delivery,
+                settling.dead_letter_info(message, reason=reason, description=description),
+            ),
+        )
+
+    def renew(self, messages: Messages, *, lease: float | None = None) -> None:
+        """Hold messages for another *lease* seconds (None: as long as the queue says).
+
+        Raises `LeaseLost` or `InvalidReceipt`; for several messages `BatchFailed`.
+        """
+        self._each_queue(
+            "renew", messages, lambda runtime, mine: settling.renew(runtime, runtime, mine, lease)
+        )
+
+    @contextmanager
+    def keep_alive(self, *messages: ReceivedMessage) -> Iterator[None]:
+        """Renew the leases of *messages* whenever they are due, until the block ends or they are settled.
+
+        A lease that is lost all the same says so: `message.lease.lost`, `message.lease.check()`.
+        """
+        runtime = self.runtime()
+        for message in messages:
+            settling.check_owner(runtime, message)
+        try:
+            for message in messages:
+                self._watch(runtime, message)
+            yield
+        finally:
+            for message in messages:
+                runtime.leases.forget(message.lease)
+
+    def accept_session(self, queue: str, *, wait: float = 0.0) -> SessionClient | None:
+        """Hold the next free session that has messages, or None after *wait* seconds.
+
+        Raises `UnsupportedOperation` on a queue without sessions.
+        """
+        _check_wait(wait)
+        runtime = self.runtime_for(queue)
+        found = self._within(
+            wait,
+            lambda left: runtime.retrying(
+                "accept_session", runtime.target(queue), lambda: receiving.accept(runtime, queue, 1, left)
+            ),
+        )
+        return found[0] if found else None
+
+    def describe(self, queue: str) -> QueueDescription:
+        """Ask the broker for kind, counts, lease, limits and capabilities of *queue*."""
+        runtime = self.runtime_for(queue)
+        target = runtime.target(queue)
+        return runtime.retrying("describe", target, lambda: runtime.provider.describe(target))
+
+    def dead_letters(self, queue: str) -> DeadLetters:
+        """The dead-letter queue of *queue*: list, count, replay."""
+        return DeadLetters(self.runtime_for(queue), queue)
+
+    def close(self, *, timeout: float = 30.0) -> None:
+        """Stop the client's workers, release what nobody took, end its threads. Twice is harmless.
+
+        Each of its threads is waited for at most *timeout* seconds. What a receive that cannot be woken
+        still brings (an SQS long poll) is released.
+        """
+        with self._lock:
+            runtime = self._runtime
+        if runtime is not None:
+            runtime.close(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        provider = self._settings.provider
+        with self._lock:
+            runtime = self._runtime
+        state = "closed" if runtime is not None and runtime.closed else "open"
+        return f"<QueueClient {provider.provider}://{provider.location} [{state}]>"
+
+    # For the library's own use.
+
+    def runtime(self) -> Runtime:
+        """What this process works with, made on first use."""
+        with self._lock:
+            if self._runtime is None:
+                executor = None if self._inherited else self._executor
+                self._runtime = Runtime(
+                    self._settings,
+                    lambda: self._make_provider(self._settings.provider, self._clock),
+                    self._clock,
+                    self._events,
+                    executor,
+                )
+            return self._runtime
+
+    def runtime_for(self, queue: str) -> Runtime:
+        """The same, open, for a *queue* whose name has been checked."""
+        check_queue(queue)
+        runtime = self.runtime()
+        runtime.check_open()
+        return runtime
+
+    def _forked(self) -> None:
+        """In a forked child: what the parent made is kept, so that nothing of it is closed, and not used."""
+        self._lock = threading.Lock()
+        self._inherited.append(self._runtime)
+        self._runtime = None
+
+    def _within(self, wait: float, ask: Callable[[float], list[R]]) -> list[R]:
+        """Ask until there is an answer or *wait* is over; one question may be limited to less (SQS: 20 s)."""
+        deadline = self._clock.monotonic() + wait
+        left = wait
+        while True:
+            found = ask(left)
+            left = deadline - self._clock.monotonic()
+            if found or left < 1.0:
+                return found
+
+    def _watch(self, runtime: Runtime, message: ReceivedMessage) -> None:
+        target = runtime.target(message.queue)
+        lane = QueueLane(runtime.provider, target)
+        runtime.leases.watch(
+            Held(lease=message.lease, lane=lane, queue=message.queue, delivery=message.delivery)
+        )
+
+    def _settle(self, messages: Messages, make: Callable[[ReceivedMessage], Settlement]) -> None:
+        def act(runtime: Runtime, mine: Sequence[ReceivedMessage]) -> Sequence[QueueError | None]:
+            target = runtime.target(mine[0].queue)
+            return settling.settle(runtime, runtime, mine, make, lambda s: runtime.provider.settle(target, s))
+
+        self._each_queue("settle", messages, act)
+
+    def _each_queue(
+        self,
+        operation: str,
+        messages: Messages,
+        act: Callable[[Runtime, Sequence[ReceivedMessage]], Sequence[QueueError | None]],
+    ) -> None:
+        """Let *act* do its work for the messages of each queue, and raise what went wrong in the end."""
+        chosen = settling.as_list(messages)
+        errors: dict[int, QueueError | None] = {}
+        for queue in dict.fromkeys(message.queue for message in chosen):
+            indexes = [i for i, message in enumerate(chosen) if message.queue == queue]
+            mine = [chosen[i] for i in indexes]
+            errors.update(zip(indexes, act(self.runtime_for(queue), mine), strict=True))
+        settling.raise_failed(operation, chosen, [errors[i] for i in range(len(chosen))])
+
+
+def _check_wait(wait: float) -> None:
+    if not 0 <= wait < float("inf"):
+        raise InvalidMessage(f"wait must be a number of seconds from 0 on, it is {wait!r}")
+
+
+_clients: WeakSet[QueueClient] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for client in list(_clients):
+        client._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,55 @@
+"""The only module that asks for the time; everybody else is handed a `Clock`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Time as the library sees it. `queue_runtime.testing.FakeClock` is the other implementation."""
+
+    def now(self) -> datetime:
+        """The wall clock, as an aware UTC datetime."""
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary point that never go back."""
+
+    def wait_for(
+        self,
+        condition: threading.Condition,
+        predicate: Callable[[], bool],
+        timeout: float | None = None,
+    ) -> bool:
+        """Wait until *predicate* holds or *timeout* seconds have passed; returns the predicate's last value.
+
+        Requires *condition* to be held; it is released while waiting. The predicate runs with it held.
+        """
+
+
+class SystemClock:
+    """Real time."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wait_for(
+        self,
+        condition: threading.Condition,
+        predicate: Callable[[], bool],
+        timeout: float | None = None,
+    ) -> bool:
+        return condition.wait_for(predicate, timeout)
+
+
+def sleep(clock: Clock, seconds: float) -> None:
+    """Block for *seconds* of *clock*'s time."""
+    nothing = threading.Condition()
+    with nothing:
+        clock.wait_for(nothing, lambda: False, seconds)

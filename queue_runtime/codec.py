@@ -1,0 +1,161 @@
+"""What travels on a broker that carries text and few attributes, and how it is read again.
+
+A body that is legal XML text travels as it is, so that other tools can read and write our queues;
+everything else as base64, with a marker. User attributes keep their names; all that is ours is JSON in
+one reserved attribute: ids, content type, session, and user attributes that the broker would refuse.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from queue_runtime.message import RESERVED_ATTRIBUTE, DeadLetterInfo, Message
+
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+_ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+EMPTY = "(empty)"
+"""What stands in the place of a body without a byte."""
+
+_SHORT = {
+    "id": "id",
+    "session_id": "sid",
+    "content_type": "ct",
+    "correlation_id": "cid",
+}
+"""Message field -> its name inside the reserved attribute."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextMessage:
+    """A message in the terms of the broker: text, and text attributes."""
+
+    body: str
+    attributes: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A message read back, what came beside it, and what could not be read."""
+
+    message: Message
+    dead_letter: DeadLetterInfo | None
+    problem: str | None
+
+
+def encode_text(
+    message: Message,
+    *,
+    dead_letter: DeadLetterInfo | None = None,
+    pack_attributes: bool = False,
+) -> TextMessage:
+    """Return *message* as text. *pack_attributes* moves every user attribute into the reserved one."""
+    ours: dict[str, Any] = {
+        short: value for name, short in _SHORT.items() if (value := getattr(message, name)) is not None
+    }
+    text = _legal_text(message.body)
+    if not message.body:
+        # SQS refuses an empty body.
+        ours["enc"], text = "empty", EMPTY
+    elif text is None:
+        ours["enc"], text = "base64", base64.b64encode(message.body).decode("ascii")
+    plain: dict[str, str] = {}
+    packed: dict[str, str] = {}
+    for name, value in message.attributes.items():
+        refused = pack_attributes or not value or _ILLEGAL.search(value)
+        (packed if refused else plain)[name] = value
+    if packed:
+        ours["attrs"] = packed
+    if dead_letter is not None:
+        ours["dl"] = {name: value for name, value in asdict(dead_letter).items() if value is not None}
+    return TextMessage(text, {**plain, RESERVED_ATTRIBUTE: _compact(ours)})
+
+
+def decode_text(
+    body: str,
+    attributes: Mapping[str, str],
+    *,
+    fallback_id: str,
+    session_id: str | None = None,
+    deduplication_id: str | None = None,
+) -> Decoded:
+    """Read what `encode_text` wrote, or what another tool sent.
+
+    Never raises: a body or a reserved attribute that cannot be read gives the message as it came and
+    says why in `Decoded.problem`. *session_id* is the broker's, used where the message names none.
+    """
+    user = {name: value for name, value in attributes.items() if name != RESERVED_ATTRIBUTE}
+    ours, problem = _read_ours(attributes.get(RESERVED_ATTRIBUTE))
+    raw = body.encode("utf-8", "surrogatepass")
+    if ours.get("enc") == "empty":
+        raw = b""
+    elif ours.get("enc") == "base64":
+        try:
+            raw = base64.b64decode(body, validate=True)
+        except (binascii.Error, ValueError) as exc:
+            problem = problem or f"the body is marked as base64 and is not: {exc}"
+    packed = ours.get("attrs")
+    if isinstance(packed, dict):
+        user.update({name: value for name, value in packed.items() if isinstance(value, str)})
+    known = {name: ours[short] for name, short in _SHORT.items() if isinstance(ours.get(short), str)}
+    known.setdefault("id", fallback_id)
+    if session_id is not None:
+        known.setdefault("session_id", session_id)
+    try:
+        message = Message(body=raw, attributes=user, deduplication_id=deduplication_id, **known)
+    except Exception as exc:  # names of another tool's that ours would refuse: show the message all the same
+        problem = problem or f"it has a name that is not portable: {exc}"
+        message = Message(body=raw, id=fallback_id, session_id=session_id)
+    return Decoded(message, _read_info(ours.get("dl")), problem)
+
+
+def short_id(value: str, *, limit: int, legal: re.Pattern[str], prefix: str = "q-") -> str:
+    """*value*, or a prefix and a hash of it where it is longer or stranger than the broker takes."""
+    if len(value) <= limit and legal.fullmatch(value):
+        return value
+    return prefix + hashlib.sha256(value.encode()).hexdigest()
+
+
+def _legal_text(body: bytes) -> str | None:
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return None if _ILLEGAL.search(text) else text
+
+
+def _compact(ours: Mapping[str, Any]) -> str:
+    # ASCII: \u escapes keep what XML forbids out of the attribute.
+    return json.dumps(ours, separators=(",", ":"))
+
+
+def _read_ours(text: str | None) -> tuple[dict[str, Any], str | None]:
+    if text is None:
+        return {}, None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        return {}, f"the attribute {RESERVED_ATTRIBUTE!r} is not JSON: {exc}"
+    if not isinstance(value, dict):
+        return {}, f"the attribute {RESERVED_ATTRIBUTE!r} is not a JSON object"
+    return value, None
+
+
+def _read_info(value: Any) -> DeadLetterInfo | None:
+    """A forged or foreign record loses the fields that have the wrong type; it harms only itself."""
+    if not isinstance(value, dict) or not isinstance(value.get("reason"), str):
+        return None
+    numbers = {"attempts", "sequence"}
+    known = {
+        item.name: value[item.name]
+        for item in fields(DeadLetterInfo)
+        if isinstance(value.get(item.name), int if item.name in numbers else str)
+    }
+    return DeadLetterInfo(**known)

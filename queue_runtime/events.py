@@ -1,0 +1,173 @@
+"""What happened, as frozen records, and the `Listener` that hears of it.
+
+Logging and telemetry listen; nothing in the library depends on who does. A listener is called on the
+thread where the thing happened, never under a lock, and must be quick; what it raises is logged and
+goes no further.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+
+log = logging.getLogger("queue_runtime")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened to `queue`, by its name in the program."""
+
+    queue: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderCalled(Event):
+    """One request to the broker ended."""
+
+    operation: str
+    messages: int
+    """Entries sent, settled or renewed; messages received."""
+    seconds: float
+    error: str | None
+    """The class of the error that ended it, None if it was answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryScheduled(Event):
+    """A call to the broker failed and will be made again."""
+
+    operation: str
+    attempt: int
+    delay: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitOpened(Event):
+    """The breaker refuses calls until `retry_at`."""
+
+    operation: str
+    retry_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitClosed(Event):
+    """A probe went well; calls go through again."""
+
+    operation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseLostEvent(Event):
+    """A message, or a session, is no longer held although nobody had let it go."""
+
+    message_id: str | None
+    session_id: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerFailed(Event):
+    """A handler raised; `delay` is the wait before its next attempt, None if there is none."""
+
+    message_id: str
+    session_id: str | None
+    attempt: int
+    error: str
+    delay: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageCompleted(Event):
+    """A handler returned and the broker has removed the message."""
+
+    message_id: str
+    session_id: str | None
+    attempt: int
+    seconds: float
+    """From the handler's start to the broker's answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageDeadLettered(Event):
+    """A message went to the dead-letter queue."""
+
+    message_id: str
+    session_id: str | None
+    reason: str
+    attempts: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettlementFailed(Event):
+    """A message could not be settled and is given up here; it will be delivered again."""
+
+    message_id: str
+    session_id: str | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchFailed(Event):
+    """A worker could not fetch; it tries again after `delay` seconds."""
+
+    error: str
+    delay: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerWarning(Event):
+    """A worker found something at its start that will cost messages one day."""
+
+    text: str
+
+
+Listener = Callable[[Event], object]
+
+_LEVELS: dict[type[Event], int] = {
+    ProviderCalled: logging.DEBUG,
+    MessageCompleted: logging.DEBUG,
+    CircuitClosed: logging.INFO,
+    RetryScheduled: logging.INFO,
+    HandlerFailed: logging.WARNING,
+    FetchFailed: logging.WARNING,
+    WorkerWarning: logging.WARNING,
+    CircuitOpened: logging.WARNING,
+    LeaseLostEvent: logging.WARNING,
+    SettlementFailed: logging.ERROR,
+    MessageDeadLettered: logging.ERROR,
+}
+
+
+def log_event(event: Event) -> None:
+    """The listener that every client has: one log line on ``queue_runtime``, the fields as ``extra``.
+
+    Levels: DEBUG for what goes well, INFO and WARNING for what is being dealt with, ERROR for what
+    somebody should look at.
+    """
+    level = _LEVELS.get(type(event), logging.INFO)
+    if log.isEnabledFor(level):
+        facts = {item.name: getattr(event, item.name) for item in fields(event)}
+        log.log(
+            level,
+            "%s %s",
+            type(event).__name__,
+            " ".join(f"{name}={value!r}" for name, value in facts.items()),
+            extra={"event": type(event).__name__, **{f"event_{name}": v for name, v in facts.items()}},
+        )
+
+
+class Events:
+    """Tells every listener; one that raises disturbs neither the others nor the work."""
+
+    def __init__(self, listeners: Sequence[Listener] = ()) -> None:
+        self._listeners = (log_event, *listeners)
+
+    def __call__(self, event: Event) -> None:
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:  # a listener is a guest: the message being handled must live on
+                log.exception("listener %r failed on %s", listener, type(event).__name__)

@@ -1,0 +1,182 @@
+"""A `concurrent.futures` executor that runs one task of a session at a time, in order."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable
+from concurrent.futures import Executor, Future
+from typing import Any, ParamSpec, TypeVar
+
+from queue_runtime.clock import Clock, SystemClock
+from queue_runtime.errors import Closed, ConfigurationError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Task:
+    __slots__ = ("arguments", "function", "future", "lane")
+
+    def __init__(
+        self, function: Callable[..., Any], arguments: tuple[Any, dict[str, Any]], lane: Hashable | None
+    ) -> None:
+        self.future: Future[Any] = Future()
+        self.function = function
+        self.arguments = arguments
+        self.lane = lane
+
+    def run(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        args, kwargs = self.arguments
+        try:
+            result = self.function(*args, **kwargs)
+        except BaseException as exc:  # it belongs to whoever waits for the future, SystemExit included
+            self.future.set_exception(exc)
+        else:
+            self.future.set_result(result)
+
+
+class SessionExecutor(Executor):
+    """At most *max_workers* named daemon threads, started as they are needed.
+
+    `submit` is as everywhere and promises no order; tasks given to `submit_in` with the same session id
+    run one at a time in the order of their submission. Safe to share between threads; not to be used in a
+    forked child. As a context manager it waits for its tasks, like any executor.
+    """
+
+    def __init__(
+        self, max_workers: int, *, name: str = "queue_runtime-worker", clock: Clock | None = None
+    ) -> None:
+        if max_workers < 1:
+            raise ConfigurationError(f"max_workers must be at least 1, it is {max_workers}")
+        self.max_workers = max_workers
+        self._name = name
+        self._clock = clock or SystemClock()
+        self._changed = threading.Condition()
+        # guarded by _changed
+        self._ready: deque[_Task] = deque()
+        self._lanes: dict[
+            Hashable, deque[_Task]
+        ] = {}  # a session is here while a task of it is ready or runs
+        self._threads: set[threading.Thread] = set()
+        self._started = 0
+        self._idle = 0
+        self._claimed = 0
+        self._shut = False
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        return self._add(_Task(fn, (args, kwargs), None))
+
+    def submit_in(
+        self, session_id: Hashable, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]:
+        """Run *fn* after everything submitted earlier with the same *session_id* has ended."""
+        return self._add(_Task(fn, (args, kwargs), session_id))
+
+    def claim(self, threads: int) -> None:
+        """Set *threads* aside for somebody whose tasks must not wait for another's; `claim(-n)` returns them.
+
+        Raises `ConfigurationError` if that many are not to be had.
+        """
+        with self._changed:
+            if self._claimed + threads > self.max_workers:
+                raise ConfigurationError(
+                    f"{threads} handlers at once do not fit: the executor has max_workers="
+                    f"{self.max_workers}, of which {self._claimed} are taken; give the client a larger max_workers, "
+                    "or the workers a smaller concurrency"
+                )
+            self._claimed += threads
+
+    def shutdown(
+        self, wait: bool = True, *, cancel_futures: bool = False, deadline: float | None = None
+    ) -> None:
+        """Take no more tasks; with *wait*, return when the accepted ones have ended.
+
+        *deadline* is the longest wait in seconds (None: no limit; the standard executors have none). Threads
+        still busy then are named by `thread_names`; they are daemons and do not hold the interpreter's exit.
+        """
+        with self._changed:
+            self._shut = True
+            dropped = self._take_all() if cancel_futures else []
+            threads = list(self._threads)
+            self._changed.notify_all()
+        for task in dropped:
+            task.future.cancel()
+        if not wait:
+            return
+        me = threading.current_thread()
+        with self._changed:
+            self._clock.wait_for(self._changed, lambda: not self._threads - {me}, deadline)
+            ended = [thread for thread in threads if thread not in self._threads]
+        for thread in ended:
+            thread.join()
+
+    def thread_names(self) -> list[str]:
+        """Names of the threads that have not ended."""
+        with self._changed:
+            return sorted(thread.name for thread in self._threads)
+
+    def _add(self, task: _Task) -> Future[Any]:
+        with self._changed:
+            if self._shut:
+                raise Closed("cannot submit to an executor that was shut down")
+            if task.lane is not None:
+                waiting = self._lanes.get(task.lane)
+                if waiting is not None:
+                    waiting.append(task)
+                    return task.future
+                self._lanes[task.lane] = deque()
+            self._make_ready(task)
+        return task.future
+
+    def _run(self) -> None:
+        me = threading.current_thread()
+        while True:
+            with self._changed:
+                self._idle += 1
+                self._changed.wait_for(lambda: bool(self._ready) or (self._shut and not self._lanes))
+                self._idle -= 1
+                if not self._ready:
+                    self._threads.discard(me)
+                    self._changed.notify_all()
+                    return
+                task = self._ready.popleft()
+            task.run()
+            if task.lane is not None:
+                with self._changed:
+                    self._next_of_lane(task.lane)
+            del task  # an idle thread must not keep the last task's arguments alive
+
+    # Requires _changed to be held.
+
+    def _make_ready(self, task: _Task) -> None:
+        self._ready.append(task)
+        if self._idle < len(self._ready) and len(self._threads) < self.max_workers:
+            self._started += 1
+            thread = threading.Thread(target=self._run, name=f"{self._name}-{self._started}", daemon=True)
+            self._threads.add(thread)
+            thread.start()
+        # All: the one condition also serves `shutdown`, and a wake-up must not end there.
+        self._changed.notify_all() if self._shut else self._changed.notify()
+
+    def _next_of_lane(self, lane: Hashable) -> None:
+        waiting = self._lanes[lane]
+        if waiting:
+            self._make_ready(waiting.popleft())
+        else:
+            del self._lanes[lane]
+            if self._shut:
+                self._changed.notify_all()
+
+    def _take_all(self) -> list[_Task]:
+        """Every task that has not begun."""
+        taken = [*self._ready, *(task for waiting in self._lanes.values() for task in waiting)]
+        for task in self._ready:
+            if task.lane is not None:
+                del self._lanes[task.lane]
+        self._ready.clear()
+        for waiting in self._lanes.values():
+            waiting.clear()
+        return taken

@@ -1,0 +1,358 @@
+"""What goes out (`Message`), what is in hand (`ReceivedMessage`), and the hold on it (`Lease`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Any, TypeVar, overload
+from uuid import uuid4
+
+from queue_runtime import payloads
+from queue_runtime.clock import Clock
+from queue_runtime.errors import (
+    DecodeError,
+    InvalidMessage,
+    InvalidName,
+    LeaseLost,
+    SessionLeaseLost,
+)
+
+T = TypeVar("T")
+
+MAX_ID_LENGTH = 1024
+"""Characters of a message, session, correlation or deduplication id. Providers shorten what their broker
+would refuse and keep the original beside it."""
+
+RESERVED_ATTRIBUTE = "queue_runtime"
+"""The one attribute that carries what is ours where a broker has no field for it."""
+
+_ATTRIBUTE_NAME = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9_.-]{0,254}[A-Za-z0-9_-])?")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+
+
+def check_id(value: str, what: str) -> str:
+    """Return *value* if it is a usable id; *what* names it in the error."""
+    if not isinstance(value, str):
+        raise InvalidName(f"{what} must be a str, not {type(value).__name__}: {value!r}")
+    if not value or len(value) > MAX_ID_LENGTH:
+        raise InvalidName(
+            f"{what} must have 1 to {MAX_ID_LENGTH} characters, it has {len(value)}; "
+            "use a shorter one, such as a hash of it"
+        )
+    if _UNPRINTABLE.search(value):
+        raise InvalidName(f"{what} {value!r} has a control character or half a surrogate pair; remove it")
+    return value
+
+
+def check_queue(name: str) -> str:
+    """Return *name* if it can be a queue's name, path or URL."""
+    check_id(name, "queue name")
+    if any(character.isspace() for character in name):
+        raise InvalidName(f"queue name {name!r} has white space in it; queue names have none")
+    return name
+
+
+def _check_attribute(name: object, value: object) -> None:
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise InvalidMessage(
+            f"attribute {name!r} = {value!r}: names and values are str; convert it, or put it into the body"
+        )
+    if not _ATTRIBUTE_NAME.fullmatch(name) or ".." in name:
+        raise InvalidName(
+            f"attribute name {name!r}: use 1 to 256 letters, digits, '_', '-' and single inner '.'"
+        )
+    if name.lower().startswith(("aws.", "amazon.")) or name == RESERVED_ATTRIBUTE:
+        raise InvalidName(f"attribute name {name!r} is reserved; choose another")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A message to send. Plain data: share it between threads and processes as you like.
+
+    `id` is made here once, so that a send that is tried again is the same message; it is also the
+    deduplication id unless `deduplication_id` is given. `delay` is in seconds. Raises `InvalidMessage`
+    or `InvalidName` for what no provider could carry; what one queue cannot carry is refused by `send`.
+    """
+
+    body: bytes = field(repr=False)
+    id: str = field(default_factory=lambda: uuid4().hex)
+    session_id: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    content_type: str | None = None
+    correlation_id: str | None = None
+    deduplication_id: str | None = None
+    delay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.body, bytes):
+            raise InvalidMessage(
+                f"body must be bytes, not {type(self.body).__name__}; "
+                "Message.of(value) takes text, dataclasses and JSON values"
+            )
+        check_id(self.id, "message id")
+        for what in ("session_id", "content_type", "correlation_id", "deduplication_id"):
+            value = getattr(self, what)
+            if value is not None:
+                check_id(value, what)
+        for name, text in self.attributes.items():
+            _check_attribute(name, text)
+        if not isinstance(self.delay, int | float) or not 0 <= self.delay < float("inf"):
+            raise InvalidMessage(f"delay must be a number of seconds from 0 on, not {self.delay!r}")
+        object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
+
+    @classmethod
+    def of(
+        cls,
+        payload: object,
+        *,
+        id: str | None = None,
+        session_id: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+        correlation_id: str | None = None,
+        deduplication_id: str | None = None,
+        delay: float = 0.0,
+    ) -> Message:
+        """Make a message of *payload*: bytes as they are, text as UTF-8, anything else as JSON.
+
+        A dataclass (nested ones, datetimes, UUIDs, Decimals and enums included) comes out again with
+        `ReceivedMessage.payload(TheClass)`. Raises `InvalidMessage` for what JSON cannot say.
+        """
+        body, natural_type = payloads.encode(payload)
+        return cls(
+            body=body,
+            id=uuid4().hex if id is None else id,
+            session_id=session_id,
+            attributes=attributes or {},
+            content_type=content_type or natural_type,
+            correlation_id=correlation_id,
+            deduplication_id=deduplication_id,
+            delay=delay,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        names = ("body", "id", "session_id", "content_type", "correlation_id", "deduplication_id", "delay")
+        return _remake, ({name: getattr(self, name) for name in names}, dict(self.attributes))
+
+
+def _remake(fields: dict[str, Any], attributes: dict[str, str]) -> Message:
+    return Message(attributes=attributes, **fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterInfo:
+    """Why a message lies in a dead-letter queue; the same record on every provider.
+
+    What is not known is None: a message that the broker moved by itself has little more than a reason.
+    """
+
+    reason: str
+    description: str | None = None
+    exception: str | None = None
+    traceback: str | None = None
+    attempts: int | None = None
+    first_seen: str | None = None
+    queue: str | None = None
+    session_id: str | None = None
+    message_id: str | None = None
+    sequence: int | None = None
+    host: str | None = None
+
+
+class Lease:
+    """An exclusive hold with an end.
+
+    Any thread may ask; every attribute is written in one step, and `lost` never goes back to False.
+    """
+
+    def __init__(
+        self, clock: Clock, *, until: float, length: float, what: str, session: bool = False
+    ) -> None:
+        self._clock = clock
+        self._until = until
+        self._lost_because: str | None = None
+        self.length = length
+        self._what = what
+        self._error = SessionLeaseLost if session else LeaseLost
+
+    @property
+    def until(self) -> datetime:
+        """When it ends if it is not renewed."""
+        return self._clock.now() + timedelta(seconds=self._until - self._clock.monotonic())
+
+    @property
+    def deadline(self) -> float:
+        """When it ends, on the clock's monotonic scale."""
+        return self._until
+
+    @property
+    def lost(self) -> bool:
+        """True once it has ended without having been renewed, or the broker has said so."""
+        return self._lost_because is not None or self.remaining() <= 0
+
+    def remaining(self) -> float:
+        """Seconds left; 0 when lost."""
+        if self._lost_because is not None:
+            return 0.0
+        return max(0.0, self._until - self._clock.monotonic())
+
+    def check(self) -> None:
+        """Raise `LeaseLost` (`SessionLeaseLost` for a session) if it is lost; else do nothing.
+
+        A long handler calls this before each step that must not happen twice.
+        """
+        if self.lost:
+            raise self._error(f"the lease of {self._what} is lost: {self._lost_because or 'it ran out'}")
+
+    def extend(self, until: float) -> None:
+        """Note a renewal, or a new shortest end; for the library's own use.
+
+        What is lost stays lost: a renewal confirmed after the end changes nothing, for the handler may
+        have been told.
+        """
+        if not self.lost:
+            self._until = until
+
+    def lose(self, because: str) -> None:
+        """Note the loss; for the library's own use."""
+        if self._lost_because is None:
+            self._lost_because = because
+
+    def __repr__(self) -> str:
+        return f"<Lease of {self._what} [{'lost' if self.lost else f'{self.remaining():.1f} s left'}]>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What a provider hands over: a message, the proof of the hold on it, and what the broker says of it."""
+
+    message: Message
+    receipt: str = field(repr=False)
+    broker_id: str
+    """The broker's own id of the message, stable over redeliveries."""
+    delivery_count: int
+    """Times the broker handed it out, this one included."""
+    sequence: int | None
+    """Rises along a session; None where the queue keeps no order."""
+    enqueued_at: datetime | None
+    leased_until: float
+    """On the clock's monotonic scale."""
+    lease: float
+    """Seconds the hold was asked for."""
+    dead_letter: DeadLetterInfo | None = None
+    problem: str | None = None
+    """Why the body could not be decoded; the message then carries it as it came."""
+    follows: bool = False
+    """It came behind others of its session in one receive, so its delivery count says little."""
+
+
+class MessageView:
+    """A message as its broker shows it: the facts, without a hold."""
+
+    __slots__ = ("delivery",)
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+
+    @property
+    def id(self) -> str:
+        return self.delivery.message.id
+
+    @property
+    def body(self) -> bytes:
+        return self.delivery.message.body
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8 text; raises `DecodeError` if it is not."""
+        try:
+            return self.body.decode()
+        except UnicodeDecodeError as exc:
+            raise DecodeError(f"the body of message {self.id!r} is not UTF-8: {exc}") from exc
+
+    @property
+    def attributes(self) -> Mapping[str, str]:
+        return self.delivery.message.attributes
+
+    @property
+    def session_id(self) -> str | None:
+        return self.delivery.message.session_id
+
+    @property
+    def content_type(self) -> str | None:
+        return self.delivery.message.content_type
+
+    @property
+    def correlation_id(self) -> str | None:
+        return self.delivery.message.correlation_id
+
+    @property
+    def delivery_count(self) -> int:
+        return self.delivery.delivery_count
+
+    @property
+    def sequence(self) -> int | None:
+        return self.delivery.sequence
+
+    @property
+    def enqueued_at(self) -> datetime | None:
+        return self.delivery.enqueued_at
+
+    @property
+    def dead_letter(self) -> DeadLetterInfo | None:
+        """Why it is in a dead-letter queue; None outside of one."""
+        return self.delivery.dead_letter
+
+    @overload
+    def payload(self) -> Any: ...
+
+    @overload
+    def payload(self, payload_type: type[T]) -> T: ...
+
+    def payload(self, payload_type: type[Any] | None = None) -> Any:
+        """Decode the JSON body, into *payload_type* if one is given.
+
+        Raises `DecodeError` naming the field for a missing one or a value of the wrong type; fields that
+        *payload_type* does not have are ignored.
+        """
+        if self.delivery.problem is not None:
+            raise DecodeError(f"message {self.id!r}: {self.delivery.problem}")
+        return payloads.decode(self.body, payload_type)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id!r}>"
+
+
+class ReceivedMessage(MessageView):
+    """A message in hand, held by a lease until it is settled.
+
+    Plain facts and a lease; settling is done by the client or session that received it. `attempt` counts
+    the times a handler was entered with it, as far as they are known here; `delivery_count` the times the
+    broker handed it out. Both are 1 at first.
+    """
+
+    __slots__ = ("attempt", "lease", "owner", "queue", "settled_as")
+
+    def __init__(
+        self, delivery: Delivery, *, queue: str, lease: Lease, owner: object, attempt: int = 1
+    ) -> None:
+        super().__init__(delivery)
+        self.queue = queue
+        self.lease = lease
+        self.owner = owner
+        self.attempt = attempt
+        self.settled_as: str | None = None
+        """`completed`, `abandoned` or `dead-lettered` once the broker has agreed to it."""
+
+    @property
+    def receipt(self) -> str:
+        """The broker's proof of the hold. It is a key to the message: do not log it."""
+        return self.delivery.receipt
+
+    def __repr__(self) -> str:
+        state = self.settled_as or ("lost" if self.lease.lost else "held")
+        session = f" of session {self.session_id!r}" if self.session_id is not None else ""
+        return f"<ReceivedMessage {self.id!r}{session} [{state} | attempt {self.attempt}]>"

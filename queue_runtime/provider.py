@@ -1,0 +1,205 @@
+"""The contract between the portable layer and a broker.
+
+`QueueClient` owns all that is shared: names, validation, strategy, codec, batching, retry, breaker,
+events, fork safety. A provider is small and blocking. What every provider owes, and the conformance
+suite checks:
+
+- **Any thread may call any method at any time.** Settling or renewing waits for a receive at most 50 ms.
+- **A provider never retries and never sleeps between tries**; its SDK's retries are off. The portable
+  layer retries, once, in one place.
+- **A provider never waits longer than it was told**, give or take 250 ms on a healthy network. Outside
+  long polls every network wait is at most a sixth of the lease.
+- **Batches answer per entry, aligned with the input.** One failure never hides another. An error is
+  *raised* only if it stands for every entry alike.
+- **Settling is idempotent at the broker.** A stale receipt is `InvalidReceipt` or `LeaseLost` wherever
+  the broker can tell.
+- **Unknown is unknown**: a request that left and was not answered is `OutcomeUnknown`; one that did not
+  leave is `ConnectionFailed`.
+- **Leases err on the safe side**: they date from before the call that made them.
+- **What comes after `close` is released**, and every call after it raises `Closed`.
+- **Errors are `QueueError`s**, translated once, by a table, with the SDK's error as their cause.
+
+A factory ``(settings: ProviderSettings, clock: Clock) -> ProviderClient``, named by an entry point of the
+group ``queue_runtime.providers``, makes one. It must not connect: a client is made long before it is used.
+A provider starts no thread that it does not end in `close`, and is never used in a process other than the
+one that made it: after a fork the portable layer makes a new one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from queue_runtime.errors import Outcome
+from queue_runtime.message import DeadLetterInfo, Delivery, Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What one queue can do. Asking for more raises `UnsupportedOperation` before anything is sent."""
+
+    sessions: Literal["none", "native", "groups"]
+    """`native`: the broker gives out sessions. `groups`: it gives out messages whose groups are exclusive,
+    and the portable layer makes sessions of them. `none`: there is no order to keep."""
+    max_message_size: int
+    """Bytes, as `ProviderClient.size` counts them."""
+    max_batch: int
+    """Entries in one send, settle or renew request, and messages in one receive."""
+    max_batch_size: int
+    """Bytes of all messages in one send."""
+    atomic_batch: bool
+    """A send request is stored whole or not at all; if not, it carries at most one entry of a session."""
+    max_attributes: int | None
+    """User attributes in one message; None: no limit but the size."""
+    max_delay: float
+    """Longest delay of a message in seconds; 0: it cannot be delayed."""
+    max_lease: float
+    """Longest time one hold may last in seconds, renewals included."""
+    peek: bool
+    """Looking at messages without taking them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueDescription:
+    """A queue as its broker tells it. Counts may be a minute old on the clouds."""
+
+    name: str
+    """The broker's name for it, or its URL."""
+    capabilities: Capabilities
+    active: int
+    """Messages that a receive could have now."""
+    leased: int
+    delayed: int
+    lease: float
+    """Seconds a hold lasts if nothing else is asked for."""
+    dead_letter_queue: str | None
+    """A name that can be received from; None: there is no dead-letter queue."""
+    max_receives: int | None
+    """Deliveries after which the broker itself moves a message to the dead-letter queue."""
+    retention: float | None
+    """Seconds a message stays if nobody takes it; None: for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """The handler is done with it: remove it."""
+
+    delivery: Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Give it back, to be handed out again after `delay` seconds."""
+
+    delivery: Delivery
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Move it to the dead-letter queue; it leaves the queue only when the copy is confirmed."""
+
+    delivery: Delivery
+    info: DeadLetterInfo
+
+
+Settlement = Complete | Abandon | DeadLetter
+
+
+class ProviderSession(ABC):
+    """An exclusive hold on one session. Any thread may call; calls of one session come one at a time.
+
+    Its deliveries are settled through it while it is held. `leased_until` is on the clock's monotonic scale.
+    """
+
+    session_id: str
+    lease: float
+    leased_until: float
+    continues: ClassVar[bool] = True
+    """More messages may come while it is held; if not, it is over when what it began with is settled."""
+    on_lost: Callable[[str], None] = staticmethod(lambda reason: None)
+    """Called, with the reason, when the provider learns by itself that the session is no longer held."""
+
+    @abstractmethod
+    def receive(self, max_messages: int, wait: float) -> Sequence[Delivery]:
+        """The session's next messages in order, within *wait* seconds; an empty answer is a normal one.
+
+        Raises `SessionLeaseLost` if the session is no longer held.
+        """
+
+    @abstractmethod
+    def settle(self, settlements: Sequence[Settlement]) -> Sequence[Outcome[None]]:
+        """Settle deliveries of this session. After an `Abandon` the caller closes the session."""
+
+    @abstractmethod
+    def renew(self) -> float:
+        """Hold the session for another lease; returns its new end. Raises `SessionLeaseLost` if it cannot."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let the session go: what is not settled is free at once, in its order. Twice is harmless."""
+
+
+class ProviderClient(ABC):
+    """One broker. Queues are the broker's own names; *lease* and *wait* are seconds."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def describe(self, queue: str) -> QueueDescription:
+        """Ask the broker. Raises `QueueNotFound`."""
+
+    @abstractmethod
+    def capabilities(self, queue: str) -> Capabilities:
+        """What `describe` said of it, remembered after the first time."""
+
+    @abstractmethod
+    def size(self, queue: str, message: Message) -> int:
+        """Bytes that count against `Capabilities.max_message_size`. No I/O."""
+
+    @abstractmethod
+    def send(self, queue: str, messages: Sequence[Message]) -> Sequence[Outcome[None]]:
+        """Store at most `Capabilities.max_batch` messages, of `max_batch_size` bytes, in one request."""
+
+    @abstractmethod
+    def receive(
+        self, queue: str, max_messages: int, wait: float, *, lease: float | None = None
+    ) -> Sequence[Delivery]:
+        """Block for at most *wait*; an empty answer is a normal one.
+
+        *lease* None means the queue's own. On a queue with `sessions="groups"` this is the portable layer's
+        way to its groups; with `sessions="native"` it raises `UnsupportedOperation`.
+        """
+
+    @abstractmethod
+    def accept_session(self, queue: str, wait: float) -> ProviderSession | None:
+        """Hold the next free session with messages, or None after *wait*.
+
+        Only with `sessions="native"`; else it raises `UnsupportedOperation`.
+        """
+
+    @abstractmethod
+    def settle(self, queue: str, settlements: Sequence[Settlement]) -> Sequence[Outcome[None]]:
+        """Settle deliveries that `receive` brought; any number of them."""
+
+    @abstractmethod
+    def renew(
+        self, queue: str, deliveries: Sequence[Delivery], *, lease: float | None = None
+    ) -> Sequence[Outcome[float]]:
+        """Hold deliveries for another *lease*; the answers are their new ends, on the monotonic scale."""
+
+    @abstractmethod
+    def peek(self, queue: str, max_messages: int) -> Sequence[Delivery]:
+        """Look at the first messages without taking them. Only with `Capabilities.peek`."""
+
+    def wake(self, queue: str) -> None:  # noqa: B027  # doing nothing is a right answer
+        """Have receives and accepts that are blocked on *queue* answer now, with nothing.
+
+        So a worker stops at once. Where the SDK cannot be woken (an SQS long poll), this does nothing.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End everything; a blocked receive is woken where the SDK can. Closing twice is harmless."""

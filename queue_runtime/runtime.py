@@ -1,0 +1,197 @@
+"""What a client owns in one process: its provider, threads and leases. After a fork there is a new one."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
+from typing import TypeVar, cast
+
+from queue_runtime.clock import Clock
+from queue_runtime.config import ClientSettings
+from queue_runtime.errors import Closed, Outcome, QueueError
+from queue_runtime.events import Events, RetryScheduled
+from queue_runtime.executor import SessionExecutor
+from queue_runtime.guard import Guard, GuardedProvider
+from queue_runtime.leases import Held, LeaseRenewer
+from queue_runtime.provider import Capabilities, ProviderClient
+from queue_runtime.scheduler import Scheduler
+from queue_runtime.sessions import GroupDispatcher
+
+T = TypeVar("T")
+
+RENEWAL_THREADS = 8
+"""At most; started as they are needed. One that a dead connection holds up must not cost the others."""
+
+
+class QueueLane:
+    """Renews messages of one queue, outside of sessions."""
+
+    def __init__(self, provider: ProviderClient, queue: str) -> None:
+        self._provider = provider
+        self._queue = queue
+        self.key: Hashable = queue
+
+    def renew(self, held: Sequence[Held]) -> Sequence[Outcome[float]]:
+        deliveries = [one.delivery for one in held if one.delivery is not None]
+        return self._provider.renew(self._queue, deliveries)
+
+
+class Runtime:
+    """Starts no thread until it must. Everything in it belongs to the process that made it."""
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        make_provider: Callable[[], ProviderClient],
+        clock: Clock,
+        events: Events,
+        executor: SessionExecutor | None,
+    ) -> None:
+        self._pid = os.getpid()
+        self.settings = settings
+        self.clock = clock
+        self.events = events
+        self._names = {target: name for name, target in settings.queues.items()}
+        provider = make_provider()
+        guard = Guard(provider.name, policy=settings.breaker, clock=clock, events=events, label=self.name_of)
+        self.provider: ProviderClient = GuardedProvider(provider, guard)
+        self.scheduler = Scheduler(clock)
+        self.pool = SessionExecutor(RENEWAL_THREADS, name="queue_runtime-renew", clock=clock)
+        self.leases = LeaseRenewer(clock, self.scheduler, self.pool, events, max_lease=settings.max_lease)
+        self.executor = executor or SessionExecutor(settings.max_workers, clock=clock)
+        self._owns_executor = executor is None
+        self._changed = threading.Condition()
+        # guarded by _changed
+        self._closed = False
+        self._dispatchers: dict[str, GroupDispatcher] = {}
+        self._closing: list[Callable[[], object]] = []
+
+    def target(self, queue: str) -> str:
+        """The broker's name of what the program calls *queue*."""
+        return self.settings.queues.get(queue, queue)
+
+    def name_of(self, target: str) -> str:
+        """The program's name of what the broker calls *target*."""
+        return self._names.get(target, target)
+
+    def capabilities(self, target: str) -> Capabilities:
+        return self.retrying("describe", target, lambda: self.provider.capabilities(target))
+
+    def dispatcher(self, target: str) -> GroupDispatcher:
+        with self._changed:
+            found = self._dispatchers.get(target)
+        if found is not None:
+            return found
+        made = GroupDispatcher(self.provider, target, self.clock, self.later)
+        with self._changed:
+            return self._dispatchers.setdefault(target, made)
+
+    def later(self, delay: float, action: Callable[[], None]) -> None:
+        """Run *action* in *delay* seconds, where it may block; not at all if the client is closed by then."""
+
+        def submit() -> None:
+            with suppress(Closed):  # what the action was for ended with the client
+                self.pool.submit(action)
+
+        with suppress(Closed):
+            self.scheduler.call_later(delay, submit)
+
+    def retrying(self, operation: str, target: str, act: Callable[[], T]) -> T:
+        """Call *act* until it returns, or fails for good by the retry policy."""
+        outcome = self.outcomes(operation, target, 1, lambda _: [Outcome(act())])[0]
+        if outcome.error is not None:
+            raise outcome.error
+        return cast(T, outcome.value)
+
+    def outcomes(
+        self, operation: str, target: str, entries: int, act: Callable[[list[int]], Sequence[Outcome[T]]]
+    ) -> list[Outcome[T]]:
+        """Ask *act* for the outcomes of entries, given by index, until each has gone well or failed for good.
+
+        The retry belongs to the entry: only those that failed, and may go well yet, are asked for again.
+        An error that *act* raises stands for all the entries it was asked for.
+        """
+        policy = self.settings.retry
+        started = self.clock.monotonic()
+        done: dict[int, Outcome[T]] = {}
+        pending = list(range(entries))
+        attempt = 1
+        while pending:
+            try:
+                answers = act(pending)
+            except QueueError as exc:
+                answers = [Outcome(error=exc)] * len(pending)
+            done.update(zip(pending, answers, strict=True))
+            failed = [(i, error) for i in pending if (error := done[i].error) is not None and error.retryable]
+            if not failed:
+                break
+            error = failed[0][1]
+            delay = policy.delay(attempt, error, self.clock.monotonic() - started, random.random)
+            if delay is None:
+                break
+            self.events(
+                RetryScheduled(
+                    queue=self.name_of(target),
+                    operation=operation,
+                    attempt=attempt,
+                    delay=delay,
+                    error=type(error).__name__,
+                )
+            )
+            if not self.pause(delay):
+                break
+            pending = [i for i, _ in failed]
+            attempt += 1
+        return [done[i] for i in range(entries)]
+
+    def pause(self, seconds: float) -> bool:
+        """Sleep, unless the client is closed meanwhile; returns False then."""
+        with self._changed:
+            return not self.clock.wait_for(self._changed, lambda: self._closed, seconds)
+
+    def before_close(self, action: Callable[[], object]) -> Callable[[], None]:
+        """Have *action* called when the client closes; returns what takes that back."""
+        with self._changed:
+            self._closing.append(action)
+
+        def forget() -> None:
+            with self._changed:
+                if action in self._closing:
+                    self._closing.remove(action)
+
+        return forget
+
+    @property
+    def closed(self) -> bool:
+        with self._changed:
+            return self._closed
+
+    def check_open(self) -> None:
+        """Raise `Closed` after `close`, and in a process other than the one that made this."""
+        if os.getpid() != self._pid:
+            raise Closed("it was made by the parent of this process; make one here")
+        if self.closed:
+            raise Closed("the client is closed")
+
+    def close(self, timeout: float) -> None:
+        """Stop the workers, give back what nobody took, end the threads, close the provider."""
+        with self._changed:
+            actions = list(self._closing)
+        for action in actions:
+            action()
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            dispatchers = list(self._dispatchers.values())
+            self._changed.notify_all()
+        self.scheduler.close()
+        self.pool.shutdown(cancel_futures=True, deadline=timeout)
+        for dispatcher in dispatchers:
+            dispatcher.close()
+        self.provider.close()
+        if self._owns_executor:
+            self.executor.shutdown(cancel_futures=True, deadline=timeout)

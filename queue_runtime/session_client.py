@@ -1,0 +1,171 @@
+"""One session in hand: its messages in order, under one lease."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from queue_runtime.errors import Outcome, QueueError
+from queue_runtime.leases import Held
+from queue_runtime.message import Lease, ReceivedMessage
+from queue_runtime.provider import Abandon, Complete, DeadLetter, ProviderSession, Settlement
+from queue_runtime.runtime import Runtime
+from queue_runtime.settling import as_list, dead_letter_info, raise_failed, settle, settle_once
+
+
+class SessionClient:
+    """An exclusive hold on a session, made by `QueueClient.accept_session`.
+
+    As a context manager it keeps the session's lease alive; leaving it releases what was not settled, free
+    at once and in order. Without `with`, call `renew` and `close` yourself. All messages of the session
+    share its lease. Any thread may use it, one call at a time keeps the order.
+    """
+
+    def __init__(self, runtime: Runtime, queue: str, session: ProviderSession) -> None:
+        self._runtime = runtime
+        self._session = session
+        self.queue = queue
+        self.session_id = session.session_id
+        self.lease = Lease(
+            runtime.clock,
+            until=session.leased_until,
+            length=session.lease,
+            what=f"session {session.session_id!r} of queue {queue!r}",
+            session=True,
+        )
+        session.on_lost = self.lease.lose
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._closed = False
+        self._given_back = False
+
+    def receive(self, *, max_messages: int = 10, wait: float = 0.0) -> list[ReceivedMessage]:
+        """The session's next messages in order; an empty list after *wait* seconds is a normal answer.
+
+        On SQS a session is what the broker handed out together, ten messages at most: when they are out the
+        answer is empty at once, and when they are settled `accept_session` brings what comes after them.
+        Raises `SessionLeaseLost` if the session is no longer held.
+        """
+        self._runtime.check_open()
+        with self._lock:
+            if self._closed or self._given_back:
+                return []
+        deliveries = self._session.receive(max_messages, wait)
+        return [
+            ReceivedMessage(delivery, queue=self.queue, lease=self.lease, owner=self)
+            for delivery in deliveries
+        ]
+
+    def complete(self, messages: ReceivedMessage | Iterable[ReceivedMessage]) -> None:
+        """Remove messages that are done. Returns when the broker has agreed; twice is harmless."""
+        self._settle(messages, lambda message: Complete(message.delivery))
+
+    def abandon(self, message: ReceivedMessage, *, delay: float = 0.0) -> None:
+        """Give *message* back, to come first again after *delay* seconds, and with it the whole session.
+
+        Whatever comes later in the session waits behind it, so nothing more of it can be done here: `receive`
+        answers nothing and settling raises `SessionLeaseLost`.
+        """
+        self._settle(message, lambda message: Abandon(message.delivery, delay))
+        with self._lock:
+            self._given_back = True
+        self.lease.lose("a message of it was abandoned")
+        self.close()
+
+    def dead_letter(
+        self,
+        messages: ReceivedMessage | Iterable[ReceivedMessage],
+        *,
+        reason: str,
+        description: str | None = None,
+    ) -> None:
+        """Move messages to the dead-letter queue; they leave the session when the copies are confirmed."""
+        self._settle(
+            messages,
+            lambda message: DeadLetter(
+                message.delivery, dead_letter_info(message, reason=reason, description=description)
+            ),
+        )
+
+    def renew(self) -> None:
+        """Hold the session for another lease. Raises `SessionLeaseLost` if that cannot be."""
+        self._runtime.check_open()
+        self.lease.check()
+        target = self._runtime.target(self.queue)
+        self.lease.extend(self._runtime.retrying("renew", target, self._session.renew))
+
+    def close(self) -> None:
+        """Let the session go. What is not settled is free at once, in its order. Twice is harmless.
+
+        If the broker cannot be told, it learns when the lease ends.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._runtime.leases.forget(self.lease, join=True)
+        with suppress(QueueError):  # the guard has told the listeners; the lease ends by itself
+            self._session.close()
+        self.lease.lose("it was closed")
+
+    def __enter__(self) -> Self:
+        self.keep_alive()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"<SessionClient {self.session_id!r} of {self.queue!r} [{'lost' if self.lease.lost else 'held'}]>"
+        )
+
+    # For the library's own use.
+
+    @property
+    def continues(self) -> bool:
+        """False if nothing can come behind what it began with."""
+        return self._session.continues
+
+    def keep_alive(self) -> None:
+        """Renew the lease whenever it is due, until `close`."""
+        self._runtime.leases.watch(
+            Held(
+                lease=self.lease,
+                lane=_SessionLane(self._session),
+                queue=self.queue,
+                session_id=self.session_id,
+            )
+        )
+
+    def settle_once(
+        self, messages: Sequence[ReceivedMessage], settlements: Sequence[Settlement]
+    ) -> Sequence[Outcome[None]]:
+        """One request, no retry."""
+        return settle_once(self._runtime.leases, messages, settlements, self._session.settle)
+
+    def _settle(
+        self,
+        messages: ReceivedMessage | Iterable[ReceivedMessage],
+        make: Callable[[ReceivedMessage], Settlement],
+    ) -> None:
+        self._runtime.check_open()
+        chosen = as_list(messages)
+        errors = settle(self._runtime, self, chosen, make, self._session.settle)
+        raise_failed("settle", chosen, errors)
+
+
+class _SessionLane:
+    """Renews one session: it shares its requests with no other."""
+
+    def __init__(self, session: ProviderSession) -> None:
+        self._session = session
+        self.key = session
+
+    def renew(self, held: Sequence[Held]) -> Sequence[Outcome[float]]:
+        return [Outcome(self._session.renew())] * len(held)

@@ -1,0 +1,316 @@
+"""Sessions over a broker that gives out messages of exclusive groups and cannot be asked for one (SQS FIFO).
+
+Whoever waits in `accept` fetches, so nothing is fetched, held or renewed for nobody. What a fetch brings is
+sorted by session and handed out as `GroupSession`s; a session that nobody takes within `UNTAKEN` seconds
+goes back. The broker blocks the rest of a group while one of its messages is out, and only then; so a
+session here is what was handed out together. When that is settled the session is over, and its next
+messages come with another `accept`, here or elsewhere.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from queue_runtime.clock import Clock
+from queue_runtime.errors import InvalidReceipt, LeaseLost, Outcome, QueueError, SessionLeaseLost
+from queue_runtime.message import Delivery
+from queue_runtime.provider import Abandon, ProviderClient, ProviderSession, Settlement
+
+UNTAKEN = 2.0
+"""Seconds after which a fetched session that nobody took goes back."""
+
+PER_SESSION = 4
+"""Messages asked for, for each session waited for: a fetch brings several messages of a group."""
+
+OVERLAP_DELAY = 5.0
+"""Seconds that a session waits at the broker while an older hold on it, lost, is still busy here."""
+
+Later = Callable[[float, Callable[[], None]], None]
+"""Runs an action in so many seconds, where it may block."""
+
+
+def _key(delivery: Delivery) -> str:
+    # A message without a session is a group of its own.
+    return delivery.message.session_id or delivery.broker_id
+
+
+def _order(delivery: Delivery) -> int:
+    return delivery.sequence or 0
+
+
+@dataclass(slots=True)
+class _Fetched:
+    """A session that waits to be taken."""
+
+    deliveries: list[Delivery]
+    since: float
+
+
+class GroupDispatcher:
+    """Hands out the sessions of one queue. Any thread may call."""
+
+    def __init__(self, provider: ProviderClient, queue: str, clock: Clock, later: Later) -> None:
+        self.provider = provider
+        self.queue = queue
+        self.clock = clock
+        self._later = later
+        self._max_batch = provider.capabilities(queue).max_batch
+        self._changed = threading.Condition()
+        # guarded by _changed
+        self._wanted = 0
+        self._fetching = False
+        self._fetched: OrderedDict[str, _Fetched] = OrderedDict()
+        self._open: dict[str, GroupSession] = {}
+
+    def accept(self, most: int, wait: float) -> list[GroupSession]:
+        """Up to *most* sessions, as soon as there is one; none after *wait* seconds."""
+        deadline = self.clock.monotonic() + wait
+        with self._changed:
+            self._wanted += most
+        try:
+            while True:
+                with self._changed:
+                    taken = self._take(most)
+                    remaining = deadline - self.clock.monotonic()
+                    if taken:
+                        return taken
+                    if self._fetching:
+                        if remaining <= 0:
+                            return []
+                        self.clock.wait_for(self._changed, self._may_go_on, remaining)
+                        continue
+                    self._fetching = True
+                    size = min(self._max_batch, PER_SESSION * self._wanted)
+                if not self._fetch(size, max(0.0, remaining)):
+                    return []
+        finally:
+            with self._changed:
+                self._wanted -= most
+
+    def done(self, session: GroupSession) -> None:
+        """*session* has nothing in hand any more: its successor may be taken."""
+        with self._changed:
+            if self._open.get(session.key) is session:
+                del self._open[session.key]
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Give back what nobody took. Sessions that are open are closed by their holders."""
+        with self._changed:
+            back = [d for waiting in self._fetched.values() for d in waiting.deliveries]
+            self._fetched.clear()
+        self._give_back([Abandon(delivery) for delivery in back])
+
+    def _fetch(self, size: int, wait: float) -> bool:
+        """Ask the broker once, and sort in what came; False if nothing did: the wait is used up."""
+        arrived: Sequence[Delivery] = ()
+        void: list[tuple[GroupSession, set[str]]] = []
+        back: list[Delivery] = []
+        try:
+            arrived = self.provider.receive(self.queue, size, wait)
+        finally:
+            with self._changed:
+                self._fetching = False
+                self._sort_in(arrived, void, back)
+                self._changed.notify_all()
+        for session, again in void:
+            session.void("the broker handed it out again", gone=again)
+        self._give_back([Abandon(delivery) for delivery in back])
+        if arrived:
+            self._later(UNTAKEN, self._release_untaken)
+        return bool(arrived)
+
+    def _release_untaken(self) -> None:
+        now = self.clock.monotonic()
+        back: list[Settlement] = []
+        with self._changed:
+            for key, waiting in list(self._fetched.items()):
+                if waiting.since + UNTAKEN <= now:
+                    del self._fetched[key]
+                    delay = OVERLAP_DELAY if key in self._open else 0.0
+                    back += [Abandon(delivery, delay) for delivery in waiting.deliveries]
+        self._give_back(back)
+
+    def _give_back(self, settlements: Sequence[Settlement]) -> None:
+        """Best effort: what the broker does not hear of comes back when its lease ends."""
+        now = self.clock.monotonic()
+        held = [s for s in settlements if s.delivery.leased_until > now]
+        if held:
+            with suppress(QueueError):  # the guard has told the listeners
+                self.provider.settle(self.queue, held)
+
+    # Requires _changed to be held.
+
+    def _may_go_on(self) -> bool:
+        return not self._fetching or any(key not in self._open for key in self._fetched)
+
+    def _take(self, most: int) -> list[GroupSession]:
+        now = self.clock.monotonic()
+        taken = []
+        for key in [key for key in self._fetched if key not in self._open][:most]:
+            deliveries = self._fetched.pop(key).deliveries
+            if min(d.leased_until for d in deliveries) > now:  # else it has lapsed here, and comes again
+                session = self._open[key] = GroupSession(self, key, deliveries)
+                taken.append(session)
+        return taken
+
+    def _sort_in(
+        self,
+        arrived: Sequence[Delivery],
+        void: list[tuple[GroupSession, set[str]]],
+        back: list[Delivery],
+    ) -> None:
+        """Put *arrived* to its sessions; fills *void* with holds that are lost, *back* with what returns."""
+        groups: dict[str, list[Delivery]] = {}
+        for delivery in arrived:
+            groups.setdefault(_key(delivery), []).append(delivery)
+        now = self.clock.monotonic()
+        for key, deliveries in groups.items():
+            deliveries.sort(key=_order)
+            held = self._open.get(key)
+            if held is not None and held.is_overtaken_by(deliveries[0]):
+                void.append((held, {delivery.broker_id for delivery in deliveries}))
+            waiting = self._fetched.pop(key, None)
+            if waiting is None:
+                self._fetched[key] = _Fetched(deliveries, now)
+            elif _order(deliveries[0]) > _order(waiting.deliveries[-1]):
+                self._fetched[key] = _Fetched(waiting.deliveries + deliveries, waiting.since)
+            else:
+                # An older message, or the same again: what waited here is no longer surely ours.
+                again = {delivery.broker_id for delivery in deliveries}
+                back += deliveries + [d for d in waiting.deliveries if d.broker_id not in again]
+
+
+class GroupSession(ProviderSession):
+    """What the broker handed out of one group together. Its lease is its shortest message's."""
+
+    continues = False
+
+    def __init__(self, dispatcher: GroupDispatcher, key: str, deliveries: Sequence[Delivery]) -> None:
+        self._dispatcher = dispatcher
+        self.key = key
+        head = deliveries[0]
+        self.session_id = head.message.session_id or head.message.id
+        self.lease = head.lease
+        self.leased_until = min(delivery.leased_until for delivery in deliveries)
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._unsettled = {delivery.broker_id: delivery for delivery in deliveries}
+        self._until = {delivery.broker_id: delivery.leased_until for delivery in deliveries}
+        self._handed_out = 0
+        self._order = list(deliveries)
+        self._settling: set[str] = set()
+        self._newest = _order(deliveries[-1])
+        self._ended_because: str | None = None
+
+    def receive(self, max_messages: int, wait: float) -> Sequence[Delivery]:
+        """The next of those handed out together; none, at once, when all are out."""
+        with self._lock:
+            self._check()
+            chosen = self._order[self._handed_out : self._handed_out + max_messages]
+            self._handed_out += len(chosen)
+            return chosen
+
+    def settle(self, settlements: Sequence[Settlement]) -> Sequence[Outcome[None]]:
+        ids = {settlement.delivery.broker_id for settlement in settlements}
+        with self._lock:
+            try:
+                self._check()
+            except SessionLeaseLost as exc:
+                return [Outcome(error=exc)] * len(settlements)
+            self._settling |= ids
+        outcomes: Sequence[Outcome[None]] = ()
+        try:
+            outcomes = self._dispatcher.provider.settle(self._dispatcher.queue, settlements)
+        finally:
+            with self._lock:
+                self._settling -= ids
+                for settlement, outcome in zip(settlements, outcomes, strict=False):
+                    if outcome.ok:
+                        self._unsettled.pop(settlement.delivery.broker_id, None)
+                gone = {
+                    settlement.delivery.broker_id
+                    for settlement, outcome in zip(settlements, outcomes, strict=False)
+                    if isinstance(outcome.error, LeaseLost | InvalidReceipt)
+                }
+                drained = not self._unsettled
+        if drained:
+            self._dispatcher.done(self)
+        elif gone:
+            self.void("a message of it is no longer held", gone=gone)
+        return outcomes
+
+    def renew(self) -> float:
+        with self._lock:
+            self._check()
+            due = [d for d in self._unsettled.values() if d.broker_id not in self._settling]
+        if not due:
+            return self.leased_until
+        outcomes = self._dispatcher.provider.renew(self._dispatcher.queue, due)
+        with self._lock:
+            # What was settled meanwhile cannot be renewed, and need not be.
+            answers = [
+                (delivery, outcome)
+                for delivery, outcome in zip(due, outcomes, strict=True)
+                if delivery.broker_id in self._unsettled and delivery.broker_id not in self._settling
+            ]
+            for delivery, outcome in answers:
+                if outcome.value is not None:
+                    self._until[delivery.broker_id] = outcome.value
+            errors = [(d.broker_id, outcome.error) for d, outcome in answers if outcome.error is not None]
+            if not errors:
+                self.leased_until = min(
+                    (self._until[d.broker_id] for d, _ in answers), default=self.leased_until
+                )
+                return self.leased_until
+            definite = [(broker_id, error) for broker_id, error in errors if not error.retryable]
+        if not definite:
+            raise errors[0][1]
+        self.void("a message of it could not be renewed", gone={broker_id for broker_id, _ in definite})
+        raise SessionLeaseLost(f"session {self.session_id!r} is lost: {definite[0][1]}") from definite[0][1]
+
+    def close(self) -> None:
+        """Give back what is not settled, in one request: its head is free at once, the rest behind it."""
+        with self._lock:
+            now = self._dispatcher.clock.monotonic()
+            back = [
+                Abandon(delivery)
+                for broker_id, delivery in self._unsettled.items()
+                # A stale receipt might take the message from its new holder.
+                if self._until[broker_id] > now and broker_id not in self._settling
+            ]
+            self._ended_because = self._ended_because or "it was closed"
+            self._unsettled.clear()
+        try:
+            if back:
+                self._dispatcher.provider.settle(self._dispatcher.queue, back)
+        finally:
+            self._dispatcher.done(self)
+
+    def void(self, reason: str, *, gone: Iterable[str]) -> None:
+        """The hold is lost: nothing more of it is handed out or settled. *gone* are the broker's ids of the
+        messages that are surely not ours any more; `close` gives back the others."""
+        with self._lock:
+            self._until.update(dict.fromkeys(gone, 0.0))
+            first = self._ended_because is None
+            self._ended_because = self._ended_because or reason
+        if first:
+            self.on_lost(reason)
+
+    def is_overtaken_by(self, arrival: Delivery) -> bool:
+        """True if *arrival* shows that the broker took back something that is held here."""
+        with self._lock:
+            return bool(self._unsettled) and _order(arrival) <= self._newest
+
+    # Requires _lock to be held.
+
+    def _check(self) -> None:
+        ran_out = self._unsettled and self._dispatcher.clock.monotonic() >= self.leased_until
+        if self._ended_because is None and ran_out:
+            self._ended_because = "its lease ran out"
+        if self._ended_because is not None:
+            raise SessionLeaseLost(f"session {self.session_id!r} is not held: {self._ended_because}")

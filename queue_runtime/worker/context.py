@@ -1,0 +1,170 @@
+"""What every run of a worker works with: the handler under its policy, settlements, events."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from queue_runtime.errors import Closed, Outcome, QueueError
+from queue_runtime.events import HandlerFailed, MessageCompleted, MessageDeadLettered, SettlementFailed
+from queue_runtime.message import ReceivedMessage
+from queue_runtime.provider import Abandon, Complete, DeadLetter, Settlement
+from queue_runtime.retry import backoff
+from queue_runtime.runtime import Runtime
+from queue_runtime.scheduler import Timer
+from queue_runtime.settling import dead_letter_info
+from queue_runtime.worker.handling import PlainHandler
+from queue_runtime.worker.in_hand import InHand
+from queue_runtime.worker.verdict import GiveUp, HandlerPolicy, RetryIn, Verdict, before_handler, verdict
+
+SettleOnce = Callable[[Sequence[ReceivedMessage], Sequence[Settlement]], Sequence[Outcome[None]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Shared by the runs of one worker; it holds no state of its own."""
+
+    runtime: Runtime
+    queue: str
+    enter: PlainHandler
+    policy: HandlerPolicy
+    session_idle: float
+    in_hand: InHand
+
+    @property
+    def target(self) -> str:
+        return self.runtime.target(self.queue)
+
+    def judge(self, message: ReceivedMessage, *, in_place: bool) -> Verdict:
+        """Enter the handler with *message*, unless it must not be, and say what its end means."""
+        refused = before_handler(message.delivery, self.policy)
+        if refused is not None:
+            return refused
+        self.in_hand.handler(entered=True)
+        error: BaseException | None = None
+        try:
+            self.enter(message)
+        except BaseException as exc:  # whatever ends a handler, its message and its session must live on
+            error = exc
+        finally:
+            self.in_hand.handler(entered=False)
+        decision = verdict(error, message.attempt, self.policy, in_place=in_place, random=random.random)
+        if error is not None:
+            self._tell_failed(message, error, decision)
+        return decision
+
+    def settlement(self, message: ReceivedMessage, decision: Verdict) -> Settlement:
+        match decision:
+            case RetryIn(delay=delay):
+                return Abandon(message.delivery, delay)
+            case GiveUp() as end:
+                info = dead_letter_info(
+                    message,
+                    reason=end.reason,
+                    description=end.description,
+                    exception=end.exception,
+                    traceback=end.traceback,
+                )
+                return DeadLetter(message.delivery, info)
+            case _:
+                return Complete(message.delivery)
+
+    def settle(
+        self,
+        message: ReceivedMessage,
+        settlement: Settlement,
+        call: SettleOnce,
+        then: Callable[[QueueError | None], None],
+        *,
+        attempt: int = 1,
+    ) -> None:
+        """Settle, again and again until the lease ends if that may help; then call *then*, once.
+
+        No thread sleeps in between: the next try is on the scheduler.
+        """
+        error = self._settle_once(message, settlement, call)
+        if error is not None and error.retryable and not message.lease.lost:
+            delay = backoff(attempt, base=0.1, cap=2.0, floor=0.05, random=random.random)
+            again = min(delay, message.lease.remaining())
+            self.later(again, lambda: self.settle(message, settlement, call, then, attempt=attempt + 1))
+            return
+        then(error)
+
+    def _settle_once(
+        self, message: ReceivedMessage, settlement: Settlement, call: SettleOnce
+    ) -> QueueError | None:
+        if message.settled_as is not None:
+            return None  # the handler has done it itself
+        try:
+            message.lease.check()
+            return call([message], [settlement])[0].error
+        except QueueError as exc:
+            return exc
+
+    def settled(self, message: ReceivedMessage, settlement: Settlement, started: float) -> None:
+        """The broker has agreed: count it and tell."""
+        match settlement:
+            case Complete():
+                self.in_hand.count("completed")
+                self.runtime.events(
+                    MessageCompleted(
+                        queue=self.queue,
+                        message_id=message.id,
+                        session_id=message.session_id,
+                        attempt=message.attempt,
+                        seconds=self.runtime.clock.monotonic() - started,
+                    )
+                )
+            case DeadLetter(info=info):
+                self.in_hand.count("dead_lettered")
+                self.runtime.events(
+                    MessageDeadLettered(
+                        queue=self.queue,
+                        message_id=message.id,
+                        session_id=message.session_id,
+                        reason=info.reason,
+                        attempts=info.attempts,
+                    )
+                )
+            case Abandon():
+                self.in_hand.count("retried")
+
+    def not_settled(self, message: ReceivedMessage, error: QueueError) -> None:
+        """It is given up here: the broker delivers it again."""
+        self.in_hand.count("unknown" if error.retryable else "lost")
+        self.runtime.events(
+            SettlementFailed(
+                queue=self.queue,
+                message_id=message.id,
+                session_id=message.session_id,
+                error=f"{type(error).__name__}: {error}",
+            )
+        )
+
+    def later(self, delay: float, action: Callable[[], None]) -> Timer | None:
+        """Run *action* on the executor in *delay* seconds; None if the client is closed."""
+        with suppress(Closed):
+            return self.runtime.scheduler.call_later(delay, lambda: self.submit(action))
+        return None
+
+    def submit(self, action: Callable[[], None], lane: str | None = None) -> None:
+        """Run *action* on the executor; after the others of *lane* if one is given."""
+        with suppress(Closed):  # the client was closed: leases end by themselves
+            if lane is None:
+                self.runtime.executor.submit(action)
+            else:
+                self.runtime.executor.submit_in((self.queue, lane), action)
+
+    def _tell_failed(self, message: ReceivedMessage, error: BaseException, decision: Verdict) -> None:
+        self.runtime.events(
+            HandlerFailed(
+                queue=self.queue,
+                message_id=message.id,
+                session_id=message.session_id,
+                attempt=message.attempt,
+                error=f"{type(error).__name__}: {error}",
+                delay=decision.delay if isinstance(decision, RetryIn) else None,
+            )
+        )

@@ -1,0 +1,111 @@
+"""One thread that fetches: a permit first, then the question to the broker, then the runs."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+
+from queue_runtime import receiving
+from queue_runtime.errors import CircuitOpen, Closed, QueueError
+from queue_runtime.events import FetchFailed
+from queue_runtime.message import ReceivedMessage
+from queue_runtime.provider import Abandon
+from queue_runtime.retry import backoff
+from queue_runtime.session_client import SessionClient
+from queue_runtime.worker.context import Context
+from queue_runtime.worker.message_run import Attempts, MessageRun
+from queue_runtime.worker.session_run import SessionRun
+
+
+class Fetcher:
+    """Fetches until the worker stops or the client is closed.
+
+    Whatever the broker answers, it goes on: what fails is told and tried again after a backoff. A poll that
+    cannot be woken may outlive the worker; what it brings is released.
+    """
+
+    def __init__(self, context: Context, *, sessions: bool, wait: float) -> None:
+        self._context = context
+        self._sessions = sessions
+        self._wait = wait
+        self._attempts = Attempts()
+        self.thread = threading.Thread(
+            target=self._run, name=f"queue_runtime-fetch-{context.queue}", daemon=True
+        )
+
+    def start(self) -> None:
+        self._context.in_hand.fetcher_lives(True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        failures = 0
+        try:
+            while permits := self._context.in_hand.take_permits():
+                moves = self._context.in_hand.moves()
+                taken = 0
+                try:
+                    taken = self._fetch(permits)
+                    failures = 0
+                except Closed:
+                    return
+                except QueueError as exc:
+                    failures += 1
+                    self._back_off(exc, failures)
+                finally:
+                    self._context.in_hand.put_back(permits - taken)
+                if not taken and not failures:
+                    self._context.in_hand.found_nothing(moves)
+        finally:
+            self._context.in_hand.fetcher_lives(False)
+
+    def _fetch(self, permits: int) -> int:
+        """Ask once, start what came; returns how many permits are used."""
+        context = self._context
+        if self._sessions:
+            sessions = receiving.accept(context.runtime, context.queue, permits, self._wait)
+            return self._start_sessions(sessions)
+        messages = receiving.receive(context.runtime, context.queue, permits, self._wait)
+        return self._start_messages(messages)
+
+    def _start_sessions(self, sessions: Sequence[SessionClient]) -> int:
+        started = 0
+        for session in sessions:
+            run = SessionRun(self._context, session)
+            if self._context.in_hand.begin(run):
+                run.start()
+                started += 1
+            else:
+                session.close()
+                self._context.in_hand.count("released")
+        return started
+
+    def _start_messages(self, messages: Sequence[ReceivedMessage]) -> int:
+        started = 0
+        refused = []
+        for message in messages:
+            run = MessageRun(self._context, message, self._attempts)
+            if self._context.in_hand.begin(run):
+                run.start()
+                started += 1
+            else:
+                refused.append(Abandon(message.delivery))
+        if refused:
+            with suppress(QueueError):  # what the broker does not hear of comes back when its lease ends
+                self._context.runtime.provider.settle(self._context.target, refused)
+            self._context.in_hand.count("released", len(refused))
+        return started
+
+    def _back_off(self, error: QueueError, failures: int) -> None:
+        delay = backoff(failures, base=0.5, cap=30.0, floor=0.1, random=random.random)
+        if isinstance(error, CircuitOpen) and error.retry_at is not None:
+            delay = max(delay, _seconds_until(error.retry_at, self._context.runtime.clock.now))
+        text = f"{type(error).__name__}: {error}"
+        self._context.runtime.events(FetchFailed(queue=self._context.queue, error=text, delay=delay))
+        self._context.in_hand.pause(delay)
+
+
+def _seconds_until(moment: datetime, now: Callable[[], datetime]) -> float:
+    return (moment - now()).total_seconds()

@@ -1,0 +1,141 @@
+"""One message outside sessions on its way through a worker."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from enum import Enum
+
+from queue_runtime.errors import Outcome, QueueError
+from queue_runtime.leases import Held
+from queue_runtime.message import ReceivedMessage
+from queue_runtime.provider import Abandon, Settlement
+from queue_runtime.runtime import QueueLane
+from queue_runtime.settling import settle_once
+from queue_runtime.worker.context import Context
+from queue_runtime.worker.verdict import RetryIn
+
+REMEMBERED = 10_000
+"""Messages given back for a retry whose attempts are remembered; beyond that the oldest start anew, and the
+broker's own count bounds them."""
+
+
+class Attempts:
+    """Attempts of messages that went back to the broker between them; it does not count handlers."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._known: OrderedDict[str, int] = OrderedDict()
+
+    def next_of(self, broker_id: str) -> int:
+        with self._lock:
+            return self._known.get(broker_id, 0) + 1
+
+    def note(self, broker_id: str, attempts: int) -> None:
+        with self._lock:
+            self._known[broker_id] = attempts
+            self._known.move_to_end(broker_id)
+            if len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+
+    def forget(self, broker_id: str) -> None:
+        with self._lock:
+            self._known.pop(broker_id, None)
+
+
+class _State(Enum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SETTLING = "settling"
+    ENDED = "ended"
+
+
+class MessageRun:
+    """queued → running → settling → ended; a stop takes it from queued to ended."""
+
+    def __init__(self, context: Context, message: ReceivedMessage, attempts: Attempts) -> None:
+        self._context = context
+        self._message = message
+        self._attempts = attempts
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._state = _State.QUEUED
+
+    def start(self) -> None:
+        """Keep the lease alive and wait for a thread; behind the others of its session, where it has one."""
+        runtime = self._context.runtime
+        lane = QueueLane(runtime.provider, self._context.target)
+        message = self._message
+        runtime.leases.watch(
+            Held(lease=message.lease, lane=lane, queue=message.queue, delivery=message.delivery)
+        )
+        self._context.submit(self._handle, message.session_id)
+
+    def stop(self) -> None:
+        with self._lock:
+            if self._state is not _State.QUEUED:
+                return
+            self._state = _State.ENDED
+        self._context.runtime.later(0.0, self._release)
+
+    def overdue(self) -> bool:
+        self._message.lease.lose("the worker stopped before its handler did")
+        self._context.runtime.leases.forget(self._message.lease)
+        with self._lock:
+            return self._state is _State.RUNNING
+
+    def _handle(self) -> None:
+        with self._lock:
+            if self._state is not _State.QUEUED:
+                return
+            self._state = _State.RUNNING
+        message = self._message
+        if message.lease.lost:
+            self._end()  # the renewer has told; it comes again, here or elsewhere
+            return
+        started = self._context.runtime.clock.monotonic()
+        message.attempt = self._attempts.next_of(message.delivery.broker_id)
+        decision = self._context.judge(message, in_place=False)
+        if isinstance(decision, RetryIn):
+            self._attempts.note(message.delivery.broker_id, message.attempt)
+            self._context.in_hand.retry_due(self._context.runtime.clock.monotonic() + decision.delay)
+        settlement = self._context.settlement(message, decision)
+        with self._lock:
+            self._state = _State.SETTLING
+        self._context.settle(
+            message, settlement, self._call, lambda error: self._settled(settlement, started, error)
+        )
+
+    def _settled(self, settlement: Settlement, started: float, error: QueueError | None) -> None:
+        message = self._message
+        if error is None:
+            if not isinstance(settlement, Abandon):
+                self._attempts.forget(message.delivery.broker_id)
+            self._context.settled(message, settlement, started)
+        else:
+            self._context.not_settled(message, error)
+        self._end()
+
+    def _release(self) -> None:
+        with suppress(QueueError):  # what the broker does not hear of comes back when its lease ends
+            outcome = self._call([self._message], [Abandon(self._message.delivery)])[0]
+            if outcome.ok:
+                self._context.in_hand.count("released")
+        self._end()
+
+    def _call(
+        self, messages: Sequence[ReceivedMessage], settlements: Sequence[Settlement]
+    ) -> Sequence[Outcome[None]]:
+        runtime, target = self._context.runtime, self._context.target
+        return settle_once(
+            runtime.leases, messages, settlements, lambda chosen: runtime.provider.settle(target, chosen)
+        )
+
+    def _end(self) -> None:
+        with self._lock:
+            self._state = _State.ENDED
+        self._context.runtime.leases.forget(self._message.lease)
+        self._context.in_hand.end(self)

@@ -1,0 +1,155 @@
+"""One session on its way through a worker: a small state machine whose every step is one task."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from enum import Enum
+
+from queue_runtime.errors import QueueError
+from queue_runtime.message import ReceivedMessage
+from queue_runtime.provider import Abandon, Settlement
+from queue_runtime.scheduler import Timer
+from queue_runtime.session_client import SessionClient
+from queue_runtime.worker.context import Context
+from queue_runtime.worker.verdict import RetryIn
+
+SLICE = 0.25
+"""Longest wait in seconds of an idle session before it looks whether its place is wanted."""
+
+
+class _State(Enum):
+    STEPPING = "stepping"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SETTLING = "settling"
+    ENDED = "ended"
+
+
+class SessionRun:
+    """stepping → running → settling → stepping …, with waiting between two attempts at one message.
+
+    Only the head is worked on; the next message follows the confirmed settlement of the one before. While
+    a failed head waits for its next attempt no thread is held, the lease is kept, and the rest waits.
+    """
+
+    def __init__(self, context: Context, session: SessionClient) -> None:
+        self._context = context
+        self._session = session
+        self._head: ReceivedMessage | None = None
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._state = _State.STEPPING
+        self._retry: Timer | None = None
+        self._retry_at = 0.0
+
+    def start(self) -> None:
+        self._session.keep_alive()
+        self._submit()
+
+    def stop(self) -> None:
+        with self._lock:
+            if self._state is not _State.WAITING:
+                return  # it looks for itself before its next step
+            self._state = _State.STEPPING
+            if self._retry is not None:
+                self._retry.cancel()
+        self._context.runtime.later(0.0, self._give_back)
+
+    def overdue(self) -> bool:
+        self._session.lease.lose("the worker stopped before its handler did")
+        self._context.runtime.leases.forget(self._session.lease)
+        with self._lock:
+            return self._state is _State.RUNNING
+
+    def _submit(self) -> None:
+        self._context.submit(self._step, self._session.session_id)
+
+    def _step(self) -> None:
+        """Go on with the head, or with the next message if there is none; end if there is nothing to do."""
+        with self._lock:
+            if self._state is not _State.STEPPING and self._state is not _State.WAITING:
+                return
+            self._state = _State.STEPPING
+        if self._context.in_hand.stopping:
+            self._give_back()
+            return
+        if self._head is None:
+            self._head = self._next()
+        if self._head is None or self._session.lease.lost or self._context.in_hand.stopping:
+            self._give_back()
+            return
+        self._handle(self._head)
+
+    def _next(self) -> ReceivedMessage | None:
+        """The session's next message; None if it stays idle, its place is wanted, or it is lost."""
+        clock = self._context.runtime.clock
+        deadline = clock.monotonic() + self._context.session_idle
+        try:
+            while True:
+                left = deadline - clock.monotonic()
+                wanted = self._context.in_hand.permit_wanted or self._context.in_hand.stopping
+                wait = 0.0 if wanted else max(0.0, min(SLICE, left))
+                found = self._session.receive(max_messages=1, wait=wait)
+                if found:
+                    return found[0]
+                if wait <= 0.0 or not self._session.continues:
+                    return None
+        except QueueError:
+            return None  # lost, closed or unreachable: it is accepted again when the broker sees fit
+
+    def _handle(self, message: ReceivedMessage) -> None:
+        with self._lock:
+            self._state = _State.RUNNING
+        started = self._context.runtime.clock.monotonic()
+        decision = self._context.judge(message, in_place=True)
+        if isinstance(decision, RetryIn) and not self._session.lease.lost:
+            self._wait_for_retry(message, decision.delay)
+            return
+        settlement = self._context.settlement(message, decision)
+        with self._lock:
+            self._state = _State.SETTLING
+        self._context.settle(
+            message,
+            settlement,
+            self._session.settle_once,
+            lambda error: self._settled(message, settlement, started, error),
+        )
+
+    def _wait_for_retry(self, message: ReceivedMessage, delay: float) -> None:
+        message.attempt += 1
+        self._context.in_hand.count("retried")
+        with self._lock:
+            self._state = _State.WAITING
+            self._retry_at = self._context.runtime.clock.monotonic() + delay
+            self._retry = self._context.later(delay, self._step)
+        if self._context.in_hand.stopping:
+            self.stop()  # it was asked while the handler ran, and did not see a retry to cancel
+
+    def _settled(
+        self, message: ReceivedMessage, settlement: Settlement, started: float, error: QueueError | None
+    ) -> None:
+        with self._lock:
+            self._state = _State.STEPPING
+        if error is None:
+            self._context.settled(message, settlement, started)
+            self._head = None
+            self._submit()
+            return
+        self._context.not_settled(message, error)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Let the session go: a head that has failed with its backoff, the rest behind it at once."""
+        with self._lock:
+            if self._state is _State.ENDED:
+                return
+            self._state = _State.ENDED
+        head = self._head
+        if head is not None and head.settled_as is None and not self._session.lease.lost:
+            backoff = max(0.0, self._retry_at - self._context.runtime.clock.monotonic())
+            with suppress(QueueError):  # what the broker does not hear of comes back when the lease ends
+                self._session.settle_once([head], [Abandon(head.delivery, backoff)])
+            self._context.in_hand.count("released")
+        self._session.close()
+        self._context.in_hand.end(self)
