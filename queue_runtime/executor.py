@@ -84,7 +84,7 @@ class SessionExecutor(Executor):
             if self._claimed + threads > self.max_workers:
                 raise ConfigurationError(
                     f"{threads} handlers at once do not fit: the executor has max_workers="
-                    f"{self.max_workers}, of which {self._claimed} are taken; give the client a larger max_workers, "
+                    f"{self.max_workers}, of which {self._claimed} are taken; give the client more max_workers, "
                     "or the workers a smaller concurrency"
                 )
             self._claimed += threads

@@ -89,6 +89,13 @@ class Runtime:
         with self._changed:
             return self._dispatchers.setdefault(target, made)
 
+    def give_back_untaken(self, target: str) -> None:
+        """Sessions of *target* that were fetched and that nobody took go back to the broker."""
+        with self._changed:
+            found = self._dispatchers.get(target)
+        if found is not None:
+            found.give_back_untaken()
+
     def later(self, delay: float, action: Callable[[], None]) -> None:
         """Run *action* in *delay* seconds, where it may block; not at all if the client is closed by then."""
 
@@ -191,7 +198,7 @@ class Runtime:
         self.scheduler.close()
         self.pool.shutdown(cancel_futures=True, deadline=timeout)
         for dispatcher in dispatchers:
-            dispatcher.close()
+            dispatcher.give_back_untaken()
         self.provider.close()
         if self._owns_executor:
             self.executor.shutdown(cancel_futures=True, deadline=timeout)

@@ -9,6 +9,7 @@ messages come with another `accept`, here or elsewhere.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -23,8 +24,9 @@ from queue_runtime.provider import Abandon, ProviderClient, ProviderSession, Set
 UNTAKEN = 2.0
 """Seconds after which a fetched session that nobody took goes back."""
 
-PER_SESSION = 4
-"""Messages asked for, for each session waited for: a fetch brings several messages of a group."""
+MOST_PER_SESSION = 4.0
+"""Messages asked for, at most, for each session that is waited for. A fetch may bring several of a group, or
+more groups than are wanted; those go back with a raised delivery count. So fetches learn from each other."""
 
 OVERLAP_DELAY = 5.0
 """Seconds that a session waits at the broker while an older hold on it, lost, is still busy here."""
@@ -63,6 +65,7 @@ class GroupDispatcher:
         # guarded by _changed
         self._wanted = 0
         self._fetching = False
+        self._depth = 2.0  # messages to ask for, for one session
         self._fetched: OrderedDict[str, _Fetched] = OrderedDict()
         self._open: dict[str, GroupSession] = {}
 
@@ -84,7 +87,7 @@ class GroupDispatcher:
                         self.clock.wait_for(self._changed, self._may_go_on, remaining)
                         continue
                     self._fetching = True
-                    size = min(self._max_batch, PER_SESSION * self._wanted)
+                    size = min(self._max_batch, math.ceil(self._depth * self._wanted))
                 if not self._fetch(size, max(0.0, remaining)):
                     return []
         finally:
@@ -98,8 +101,9 @@ class GroupDispatcher:
                 del self._open[session.key]
                 self._changed.notify_all()
 
-    def close(self) -> None:
-        """Give back what nobody took. Sessions that are open are closed by their holders."""
+    def give_back_untaken(self) -> None:
+        """Somebody has stopped accepting: give back what was fetched and not taken. Whoever still waits
+        fetches anew. Sessions that are open are closed by their holders."""
         with self._changed:
             back = [d for waiting in self._fetched.values() for d in waiting.deliveries]
             self._fetched.clear()
@@ -115,6 +119,7 @@ class GroupDispatcher:
         finally:
             with self._changed:
                 self._fetching = False
+                self._learn_depth(size, arrived)
                 self._sort_in(arrived, void, back)
                 self._changed.notify_all()
         for session, again in void:
@@ -147,6 +152,12 @@ class GroupDispatcher:
 
     def _may_go_on(self) -> bool:
         return not self._fetching or any(key not in self._open for key in self._fetched)
+
+    def _learn_depth(self, size: int, arrived: Sequence[Delivery]) -> None:
+        """A full answer may have more behind it: ask for twice what it had of a session; else for as much."""
+        if arrived:
+            depth = len(arrived) / len({_key(delivery) for delivery in arrived})
+            self._depth = min(MOST_PER_SESSION, 2 * depth if len(arrived) == size else depth)
 
     def _take(self, most: int) -> list[GroupSession]:
         now = self.clock.monotonic()

@@ -28,8 +28,9 @@ from queue_runtime.provider import (
     QueueDescription,
     Settlement,
 )
-from queue_runtime.providers.memory_broker import (
-    MemoryBroker,
+from queue_runtime.providers.memory_broker import KINDS, MemoryBroker
+from queue_runtime.providers.memory_queues import (
+    GroupQueue,
     PlainQueue,
     Queue,
     Session,
@@ -40,7 +41,6 @@ from queue_runtime.providers.memory_broker import (
 T = TypeVar("T")
 
 OPTIONS = frozenset({"queues", "lease", "max_message_size"})
-SESSIONS = ":sessions"
 MAX_MESSAGE_SIZE = 256 * 1024
 """The smallest limit among the clouds (Service Bus, standard tier): what fits here fits there.
 https://learn.microsoft.com/azure/service-bus-messaging/service-bus-quotas"""
@@ -67,6 +67,9 @@ os.register_at_fork(after_in_child=_forget_parents_brokers)
 def create(settings: ProviderSettings, clock: Clock) -> InMemoryClient:
     """``memory://[NAME]?queues=events:sessions,jobs&lease=30&max_message_size=262144``.
 
+    A queue is plain, or has `:sessions` as on Service Bus, or `:groups` as on SQS FIFO: messages of exclusive
+    groups, of which the portable layer makes sessions. Programs see the difference only where SQS shows it.
+
     Clients of one process that give the same NAME share a broker (with the clock of the first); without
     a NAME the broker is private. A forked child starts with empty queues. `lease` is in seconds,
     `max_message_size` in bytes.
@@ -86,13 +89,15 @@ def _broker(name: str, clock: Clock) -> MemoryBroker:
         return _shared.setdefault(name, MemoryBroker(clock))
 
 
-def _declared(text: str) -> dict[str, bool]:
+def _declared(text: str) -> dict[str, str]:
     queues = {}
     for entry in filter(None, text.split(",")):
-        name = entry.removesuffix(SESSIONS)
-        if ":" in name:
-            raise ConfigurationError(f"memory: queues: {entry!r} is neither NAME nor NAME{SESSIONS}")
-        queues[check_queue(name)] = entry.endswith(SESSIONS)
+        name, colon, kind = entry.partition(":")
+        if colon and kind not in KINDS:
+            raise ConfigurationError(
+                f"memory: queues: {entry!r} is neither NAME nor NAME:KIND with a kind of {', '.join(KINDS)}"
+            )
+        queues[check_queue(name)] = kind or "plain"
     return queues
 
 
@@ -241,14 +246,16 @@ class InMemoryClient(ProviderClient):
         return found
 
     def _capabilities(self, queue: Queue) -> Capabilities:
+        groups = isinstance(queue, GroupQueue)
+        batch = 10 if groups else 100
         return Capabilities(
-            sessions="native" if isinstance(queue, SessionQueue) else "none",
+            sessions="groups" if groups else "native" if isinstance(queue, SessionQueue) else "none",
             max_message_size=self._max_message_size,
-            max_batch=100,
-            max_batch_size=100 * self._max_message_size,
-            atomic_batch=True,
+            max_batch=batch,
+            max_batch_size=batch * self._max_message_size,
+            atomic_batch=not groups,
             max_attributes=MAX_ATTRIBUTES,
-            max_delay=MAX_DELAY,
+            max_delay=0.0 if groups else MAX_DELAY,
             max_lease=MAX_LEASE,
             peek=True,
         )

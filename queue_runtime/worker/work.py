@@ -92,6 +92,7 @@ class Work:
                 break
         # 4: past the deadline, nobody may believe that it still holds its message.
         still_running = [run.overdue() for run in self.in_hand.runs()]
+        self._runtime.give_back_untaken(self._context.target)
         # A poll that can be woken has ended by now; one that cannot may outlive this.
         left = max(0.0, end - clock.monotonic())
         self.in_hand.wait(lambda: not self.in_hand.has_fetcher(), min(LOOK, left))

@@ -1,0 +1,296 @@
+"""The three kinds of queue of the memory provider: plain data, moved while their broker's lock is held."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from queue_runtime.errors import InvalidReceipt, LeaseLost, SessionLeaseLost
+from queue_runtime.message import DeadLetterInfo, Delivery, Message
+
+DEDUPLICATION_WINDOW = 300.0
+"""Seconds, as on SQS.
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/using-messagededuplicationid-property.html
+"""
+
+
+@dataclass(slots=True, eq=False)
+class Stored:
+    """A message at rest, with what has happened to it."""
+
+    message: Message
+    sequence: int
+    enqueued_at: datetime
+    visible_at: float
+    info: DeadLetterInfo | None = None
+    deliveries: int = 0
+    leased_until: float | None = None
+    """None: nobody has it."""
+
+    @property
+    def broker_id(self) -> str:
+        return f"memory-{self.sequence}"
+
+    @property
+    def receipt(self) -> str:
+        return f"{self.sequence}/{self.deliveries}"
+
+    def free(self, now: float) -> bool:
+        return self.visible_at <= now and (self.leased_until is None or self.leased_until <= now)
+
+    def hand_out(self, until: float, lease: float, *, follows: bool = False) -> Delivery:
+        self.deliveries += 1
+        self.leased_until = until
+        return self.shown(leased_until=until, lease=lease, follows=follows)
+
+    def shown(self, *, leased_until: float, lease: float, follows: bool = False) -> Delivery:
+        return Delivery(
+            message=self.message,
+            receipt=self.receipt,
+            broker_id=self.broker_id,
+            delivery_count=self.deliveries,
+            sequence=self.sequence,
+            enqueued_at=self.enqueued_at,
+            leased_until=leased_until,
+            lease=lease,
+            dead_letter=self.info,
+            follows=follows,
+        )
+
+    def give_back(self, now: float, delay: float) -> None:
+        self.leased_until = None
+        self.visible_at = now + delay
+
+
+class Queue(ABC):
+    """What plain and session queues have in common. Requires the broker's lock to be held, all of it."""
+
+    def __init__(self, name: str, *, lease: float, dead_letters: PlainQueue | None) -> None:
+        self.name = name
+        self.woken = 0
+        self.lease = lease
+        self.dead_letters = dead_letters
+
+    @abstractmethod
+    def add(self, stored: Stored, now: float) -> None: ...
+
+    @abstractmethod
+    def stored(self) -> Iterator[Stored]: ...
+
+    @abstractmethod
+    def leased(self, now: float) -> int:
+        """How many messages are in somebody's hands."""
+
+    @abstractmethod
+    def next_change(self, now: float) -> float:
+        """When a delay or a lease next runs out; infinity if none does."""
+
+
+class PlainQueue(Queue):
+    """Messages in the order they came, each leased on its own."""
+
+    def __init__(self, name: str, *, lease: float, dead_letters: PlainQueue | None) -> None:
+        super().__init__(name, lease=lease, dead_letters=dead_letters)
+        self._messages: OrderedDict[int, Stored] = OrderedDict()
+
+    def add(self, stored: Stored, now: float) -> None:
+        self._messages[stored.sequence] = stored
+
+    def stored(self) -> Iterator[Stored]:
+        return iter(self._messages.values())
+
+    def leased(self, now: float) -> int:
+        return sum(s.leased_until is not None and s.leased_until > now for s in self.stored())
+
+    def next_change(self, now: float) -> float:
+        return _first_change(self.stored(), now)
+
+    def take(self, most: int, lease: float, now: float) -> list[Delivery]:
+        taken: list[Delivery] = []
+        for stored in self._messages.values():
+            if len(taken) == most:
+                break
+            if stored.free(now):
+                taken.append(stored.hand_out(now + lease, lease))
+        return taken
+
+    def held(self, delivery: Delivery, now: float) -> Stored:
+        """The message that *delivery* holds; raises if the hold has ended."""
+        stored = self._messages.get(delivery.sequence or 0)
+        if stored is None or stored.receipt != delivery.receipt:
+            raise InvalidReceipt(f"message {delivery.message.id!r} was settled or received again")
+        if stored.leased_until is None:
+            raise InvalidReceipt(f"message {delivery.message.id!r} was given back")
+        if stored.leased_until <= now:
+            raise LeaseLost(f"the lease of message {delivery.message.id!r} ran out")
+        return stored
+
+    def remove(self, stored: Stored) -> None:
+        del self._messages[stored.sequence]
+
+
+class SentIds:
+    """Deduplication ids of the last five minutes: a repeated one is agreed to and dropped."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[str, float] = OrderedDict()
+
+    def has(self, message: Message, now: float) -> bool:
+        """True if the id of *message* was seen; it is from now on."""
+        while self._seen and next(iter(self._seen.values())) <= now - DEDUPLICATION_WINDOW:
+            self._seen.popitem(last=False)
+        key = message.deduplication_id or message.id
+        if key in self._seen:
+            return True
+        self._seen[key] = now
+        return False
+
+
+class GroupQueue(PlainQueue):
+    """Messages leased one by one, in groups that are exclusive: what SQS FIFO does.
+
+    A group gives its messages in order up to the first that is out or not visible yet, and then no more. So
+    while one is out the rest is blocked; except that a head that was given back is handed out again even
+    while later ones are still out. One receive takes as many as fit of one group, then goes to the next.
+    """
+
+    def __init__(self, name: str, *, lease: float, dead_letters: PlainQueue | None) -> None:
+        super().__init__(name, lease=lease, dead_letters=dead_letters)
+        self._sent = SentIds()
+
+    def add(self, stored: Stored, now: float) -> None:
+        if not self._sent.has(stored.message, now):
+            super().add(stored, now)
+
+    def take(self, most: int, lease: float, now: float) -> list[Delivery]:
+        ready: dict[str, list[Stored]] = {}
+        blocked: set[str] = set()
+        for stored in self.stored():
+            group = stored.message.session_id or f"{stored.broker_id}/alone"
+            if group not in blocked:
+                if stored.free(now):
+                    ready.setdefault(group, []).append(stored)
+                else:
+                    blocked.add(group)
+        chosen = [(place, stored) for group in ready.values() for place, stored in enumerate(group)][:most]
+        return [stored.hand_out(now + lease, lease, follows=place > 0) for place, stored in chosen]
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One session's messages in order, and who holds it: each hold has a number of its own."""
+
+    key: str
+    id: str
+    messages: OrderedDict[int, Stored] = field(default_factory=OrderedDict)
+    hold: int = 0
+    leased_until: float | None = None
+
+    def free(self, now: float) -> bool:
+        if self.leased_until is not None and self.leased_until > now:
+            return False
+        head = next(iter(self.messages.values()), None)
+        return head is not None and head.visible_at <= now
+
+    def next_change(self, now: float) -> float:
+        if self.leased_until is not None and self.leased_until > now:
+            return self.leased_until
+        head = next(iter(self.messages.values()), None)
+        return head.visible_at if head is not None and head.visible_at > now else float("inf")
+
+    def let_go(self) -> None:
+        self.leased_until = None
+        for stored in self.messages.values():
+            stored.leased_until = None
+
+
+class SessionQueue(Queue):
+    """Messages by session; a session is held as a whole. Repeated deduplication ids are dropped."""
+
+    def __init__(self, name: str, *, lease: float, dead_letters: PlainQueue | None) -> None:
+        super().__init__(name, lease=lease, dead_letters=dead_letters)
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._sent = SentIds()
+
+    def add(self, stored: Stored, now: float) -> None:
+        if self._sent.has(stored.message, now):
+            return
+        # A message without a session id is a session of its own.
+        key = stored.message.session_id or f"{stored.broker_id}/alone"
+        session = self._sessions.get(key)
+        if session is None:
+            session = self._sessions[key] = Session(key, stored.message.session_id or stored.message.id)
+        session.messages[stored.sequence] = stored
+
+    def stored(self) -> Iterator[Stored]:
+        for session in self._sessions.values():
+            yield from session.messages.values()
+
+    def leased(self, now: float) -> int:
+        held = (s for s in self._sessions.values() if s.leased_until is not None and s.leased_until > now)
+        return sum(
+            stored.leased_until is not None for session in held for stored in session.messages.values()
+        )
+
+    def next_change(self, now: float) -> float:
+        return min((session.next_change(now) for session in self._sessions.values()), default=float("inf"))
+
+    def accept(self, now: float) -> Session | None:
+        """Hold the free session that has waited longest since its last turn."""
+        for session in self._sessions.values():
+            if session.free(now):
+                session.let_go()  # what a lapsed hold had in hand
+                session.hold += 1
+                session.leased_until = now + self.lease
+                self._sessions.move_to_end(session.key)
+                return session
+        return None
+
+    def check(self, session: Session, hold: int, now: float) -> None:
+        """Raise unless hold number *hold* still has *session*."""
+        if session.hold != hold or session.leased_until is None:
+            raise SessionLeaseLost(f"session {session.id!r} is no longer held here")
+        if session.leased_until <= now:
+            raise SessionLeaseLost(f"the lease of session {session.id!r} ran out")
+
+    def take(self, session: Session, most: int, now: float) -> list[Delivery]:
+        until = session.leased_until or now
+        taken: list[Delivery] = []
+        for place, stored in enumerate(session.messages.values()):
+            if stored.leased_until is not None:
+                continue  # in hand already
+            if stored.visible_at > now or len(taken) == most:
+                break
+            taken.append(stored.hand_out(until, self.lease, follows=place > 0))
+        return taken
+
+    def session_change(self, session: Session, now: float) -> float:
+        """When the hold, or the delay of a message of *session*, next runs out."""
+        delays = [s.visible_at for s in session.messages.values() if s.visible_at > now]
+        return min([session.leased_until or now, *delays])
+
+    def in_hand(self, session: Session, delivery: Delivery) -> Stored:
+        stored = session.messages.get(delivery.sequence or 0)
+        if stored is None or stored.receipt != delivery.receipt or stored.leased_until is None:
+            raise InvalidReceipt(f"message {delivery.message.id!r} was settled or given back")
+        return stored
+
+    def remove(self, session: Session, stored: Stored) -> None:
+        del session.messages[stored.sequence]
+
+    def forget_empty(self, session: Session) -> None:
+        """Drop a session that has no messages and no holder."""
+        if not session.messages and session.leased_until is None:
+            self._sessions.pop(session.key, None)
+
+
+def _first_change(messages: Iterable[Stored], now: float) -> float:
+    first = float("inf")
+    for stored in messages:
+        for moment in (stored.visible_at, stored.leased_until):
+            if moment is not None and now < moment < first:
+                first = moment
+    return first
