@@ -16,6 +16,7 @@ from queue_runtime.config import ClientSettings, parse_url
 from queue_runtime.deadletter import DeadLetters
 from queue_runtime.errors import (
     BatchFailed,
+    Closed,
     ConfigurationError,
     InvalidMessage,
     QueueError,
@@ -34,7 +35,7 @@ from queue_runtime.provider import (
 from queue_runtime.registry import find
 from queue_runtime.runtime import QueueLane, Runtime
 from queue_runtime.sending import send
-from queue_runtime.session_client import SessionClient
+from queue_runtime.session_client import SessionClient, check_question
 from queue_runtime.strategies import SessionStrategy, no_session
 
 R = TypeVar("R")
@@ -96,6 +97,7 @@ class QueueClient:
         self._make_provider = find(settings.provider.provider)
         self._lock = threading.Lock()
         # guarded by _lock
+        self._closed = False
         self._runtime: Runtime | None = None
         self._inherited: list[Runtime | None] = []
         self.runtime()  # what is wrong with the settings is said now
@@ -144,20 +146,14 @@ class QueueClient:
         waited; a *wait* below one is a short poll, which may miss messages. Raises `UnsupportedOperation`
         on a queue with sessions.
         """
-        _check_wait(wait)
-        if max_messages < 1:
-            raise InvalidMessage(f"max_messages must be at least 1, it is {max_messages}", queue=queue)
+        check_question(max_messages, wait)
         runtime = self.runtime_for(queue)
         target = runtime.target(queue)
-        longest = runtime.capabilities(target).max_lease
-        if lease is not None and not 0 < lease <= longest:
-            raise InvalidMessage(
-                f"lease must be seconds above 0 and at most {longest:g}, it is {lease!r}", queue=queue
-            )
+        _check_lease(runtime, queue, lease)
         return self._within(
             wait,
             lambda left: runtime.retrying(
-                "receive", target, lambda: receiving.receive(runtime, queue, max_messages, left, lease)
+                "receive", target, lambda: receiving.receive(runtime, queue, max_messages, left, lease=lease)
             ),
         )
 
@@ -171,8 +167,7 @@ class QueueClient:
 
     def abandon(self, messages: Messages, *, delay: float = 0.0) -> None:
         """Give messages back, to be handed out again after *delay* seconds (SQS: whole ones, rounded up)."""
-        if not 0 <= delay < float("inf"):
-            raise InvalidMessage(f"delay must be a number of seconds from 0 on, it is {delay!r}")
+        settling.check_delay(delay)
         self._settle(messages, lambda message: Abandon(message.delivery, delay))
 
     def dead_letter(self, messages: Messages, *, reason: str, description: str | None = None) -> None:
@@ -189,37 +184,42 @@ class QueueClient:
         )
 
     def renew(self, messages: Messages, *, lease: float | None = None) -> None:
-        """Hold messages for another *lease* seconds (None: as long as the queue says).
+        """Hold messages for another *lease* seconds (None: as long as each was received for).
 
         Raises `LeaseLost` or `InvalidReceipt`; for several messages `BatchFailed`.
         """
-        self._each_queue(
-            "renew", messages, lambda runtime, mine: settling.renew(runtime, runtime, mine, lease)
-        )
+
+        def act(runtime: Runtime, mine: Sequence[ReceivedMessage]) -> Sequence[QueueError | None]:
+            _check_lease(runtime, mine[0].queue, lease)
+            return settling.renew(runtime, runtime, mine, lease)
+
+        self._each_queue("renew", messages, act)
 
     @contextmanager
     def keep_alive(self, *messages: ReceivedMessage) -> Iterator[None]:
         """Renew the leases of *messages* whenever they are due, until the block ends or they are settled.
 
-        A lease that is lost all the same says so: `message.lease.lost`, `message.lease.check()`.
+        A lease that is lost all the same says so: `message.lease.lost`, `message.lease.check()`. For one that
+        is kept alive already (by a worker, by a block around this one) this changes nothing.
         """
         runtime = self.runtime()
+        runtime.check_open()
         for message in messages:
             settling.check_owner(runtime, message)
+        mine = [m for m in messages if m.settled_as is None and self._watch(runtime, m)]
         try:
-            for message in messages:
-                self._watch(runtime, message)
             yield
         finally:
-            for message in messages:
-                runtime.leases.forget(message.lease)
+            if not runtime.inherited:  # else this is a forked child, and the parent is still at it
+                for message in mine:
+                    runtime.leases.forget(message.lease)
 
     def accept_session(self, queue: str, *, wait: float = 0.0) -> SessionClient | None:
         """Hold the next free session that has messages, or None after *wait* seconds.
 
         Raises `UnsupportedOperation` on a queue without sessions.
         """
-        _check_wait(wait)
+        check_question(1, wait)
         runtime = self.runtime_for(queue)
         found = self._within(
             wait,
@@ -246,6 +246,7 @@ class QueueClient:
         still brings (an SQS long poll) is released.
         """
         with self._lock:
+            self._closed = True
             runtime = self._runtime
         if runtime is not None:
             runtime.close(timeout)
@@ -261,16 +262,17 @@ class QueueClient:
     def __repr__(self) -> str:
         provider = self._settings.provider
         with self._lock:
-            runtime = self._runtime
-        state = "closed" if runtime is not None and runtime.closed else "open"
+            state = "closed" if self._closed else "open"
         return f"<QueueClient {provider.provider}://{provider.location} [{state}]>"
 
     # For the library's own use.
 
     def runtime(self) -> Runtime:
-        """What this process works with, made on first use."""
+        """What this process works with, made on first use. Raises `Closed` if it never came to one."""
         with self._lock:
             if self._runtime is None:
+                if self._closed:  # before the fork, or after it and before the first use
+                    raise Closed("the client is closed")
                 executor = None if self._inherited else self._executor
                 self._runtime = Runtime(
                     self._settings,
@@ -304,10 +306,10 @@ class QueueClient:
             if found or left < 1.0:
                 return found
 
-    def _watch(self, runtime: Runtime, message: ReceivedMessage) -> None:
+    def _watch(self, runtime: Runtime, message: ReceivedMessage) -> bool:
         target = runtime.target(message.queue)
         lane = QueueLane(runtime.provider, target)
-        runtime.leases.watch(
+        return runtime.leases.watch(
             Held(lease=message.lease, lane=lane, queue=message.queue, delivery=message.delivery)
         )
 
@@ -325,6 +327,7 @@ class QueueClient:
         act: Callable[[Runtime, Sequence[ReceivedMessage]], Sequence[QueueError | None]],
     ) -> None:
         """Let *act* do its work for the messages of each queue, and raise what went wrong in the end."""
+        self.runtime().check_open()
         chosen = settling.as_list(messages)
         errors: dict[int, QueueError | None] = {}
         for queue in dict.fromkeys(message.queue for message in chosen):
@@ -334,9 +337,14 @@ class QueueClient:
         settling.raise_failed(operation, chosen, [errors[i] for i in range(len(chosen))])
 
 
-def _check_wait(wait: float) -> None:
-    if not 0 <= wait < float("inf"):
-        raise InvalidMessage(f"wait must be a number of seconds from 0 on, it is {wait!r}")
+def _check_lease(runtime: Runtime, queue: str, lease: float | None) -> None:
+    if lease is None:
+        return
+    longest = runtime.capabilities(runtime.target(queue)).max_lease
+    if not 0 < lease <= longest:
+        raise InvalidMessage(
+            f"lease must be seconds above 0 and at most {longest:g}, it is {lease!r}", queue=queue
+        )
 
 
 _clients: WeakSet[QueueClient] = WeakSet()

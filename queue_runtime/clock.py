@@ -45,7 +45,9 @@ class SystemClock:
         predicate: Callable[[], bool],
         timeout: float | None = None,
     ) -> bool:
-        return condition.wait_for(predicate, timeout)
+        # A longer one, three hundred years, is an OverflowError.
+        longest = threading.TIMEOUT_MAX
+        return condition.wait_for(predicate, timeout if timeout is None else min(timeout, longest))
 
 
 def sleep(clock: Clock, seconds: float) -> None:

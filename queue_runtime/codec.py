@@ -156,6 +156,6 @@ def _read_info(value: Any) -> DeadLetterInfo | None:
     known = {
         item.name: value[item.name]
         for item in fields(DeadLetterInfo)
-        if isinstance(value.get(item.name), int if item.name in numbers else str)
+        if type(value.get(item.name)) is (int if item.name in numbers else str)
     }
     return DeadLetterInfo(**known)

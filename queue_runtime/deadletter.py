@@ -29,6 +29,7 @@ class DeadLetters:
 
     def count(self) -> int:
         """How many there are, as the broker tells it: on the clouds up to a minute old."""
+        self._runtime.check_open()
         found = self._runtime.retrying(
             "describe", self._target, lambda: self._runtime.provider.describe(self._dead)
         )
@@ -40,6 +41,7 @@ class DeadLetters:
         On SQS, which cannot be looked into, they are received and released, so their delivery counts rise;
         of a message group that the broker itself moved there, only the first ten can be seen.
         """
+        self._runtime.check_open()
         dead = self._dead
         if self._runtime.capabilities(dead).peek:
             found = self._runtime.retrying("peek", dead, lambda: self._runtime.provider.peek(dead, limit))
@@ -60,6 +62,7 @@ class DeadLetters:
         `BatchFailed` if some could not be sent or removed: those are in the dead-letter queue still, and of
         the ones only not removed there is a copy in the queue too.
         """
+        self._runtime.check_open()
         held = _Holding(self._runtime, self._dead)
         replayed = 0
         try:

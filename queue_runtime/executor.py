@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
@@ -11,8 +12,14 @@ from typing import Any, ParamSpec, TypeVar
 from queue_runtime.clock import Clock, SystemClock
 from queue_runtime.errors import Closed, ConfigurationError
 
+log = logging.getLogger("queue_runtime")
+
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class ExecutorClosed(Closed, RuntimeError):
+    """The executor was shut down. A `RuntimeError` too, as other programs know it from any executor."""
 
 
 class _Task:
@@ -33,9 +40,18 @@ class _Task:
         try:
             result = self.function(*args, **kwargs)
         except BaseException as exc:  # it belongs to whoever waits for the future, SystemExit included
-            self.future.set_exception(exc)
+            future = self.future
+            # The traceback holds this frame: what it need not show would stay for as long as the error.
+            del self, args, kwargs
+            future.set_exception(exc)
+            del future
         else:
             self.future.set_result(result)
+
+    def drop(self) -> None:
+        """Cancel it, and tell those who wait for it: nobody will run it, so nobody else tells them."""
+        self.future.cancel()
+        self.future.set_running_or_notify_cancel()
 
 
 class SessionExecutor(Executor):
@@ -84,8 +100,8 @@ class SessionExecutor(Executor):
             if self._claimed + threads > self.max_workers:
                 raise ConfigurationError(
                     f"{threads} handlers at once do not fit: the executor has max_workers="
-                    f"{self.max_workers}, of which {self._claimed} are taken; give the client more max_workers, "
-                    "or the workers a smaller concurrency"
+                    f"{self.max_workers}, of which {self._claimed} are taken; raise the client's max_workers "
+                    "or lower the concurrency of its workers"
                 )
             self._claimed += threads
 
@@ -103,7 +119,7 @@ class SessionExecutor(Executor):
             threads = list(self._threads)
             self._changed.notify_all()
         for task in dropped:
-            task.future.cancel()
+            task.drop()
         if not wait:
             return
         me = threading.current_thread()
@@ -121,14 +137,15 @@ class SessionExecutor(Executor):
     def _add(self, task: _Task) -> Future[Any]:
         with self._changed:
             if self._shut:
-                raise Closed("cannot submit to an executor that was shut down")
+                raise ExecutorClosed("cannot submit to an executor that was shut down")
             if task.lane is not None:
                 waiting = self._lanes.get(task.lane)
                 if waiting is not None:
                     waiting.append(task)
                     return task.future
-                self._lanes[task.lane] = deque()
             self._make_ready(task)
+            if task.lane is not None:
+                self._lanes[task.lane] = deque()
         return task.future
 
     def _run(self) -> None:
@@ -143,7 +160,10 @@ class SessionExecutor(Executor):
                     self._changed.notify_all()
                     return
                 task = self._ready.popleft()
-            task.run()
+            try:
+                task.run()
+            except BaseException:  # a callback of its future exits: the thread and its session must live on
+                log.critical("a callback of %r ended badly", task.future, exc_info=True)
             if task.lane is not None:
                 with self._changed:
                     self._next_of_lane(task.lane)
@@ -152,14 +172,23 @@ class SessionExecutor(Executor):
     # Requires _changed to be held.
 
     def _make_ready(self, task: _Task) -> None:
+        if self._idle <= len(self._ready) and len(self._threads) < self.max_workers:
+            self._start_thread()
         self._ready.append(task)
-        if self._idle < len(self._ready) and len(self._threads) < self.max_workers:
-            self._started += 1
-            thread = threading.Thread(target=self._run, name=f"{self._name}-{self._started}", daemon=True)
-            self._threads.add(thread)
-            thread.start()
         # All: the one condition also serves `shutdown`, and a wake-up must not end there.
         self._changed.notify_all() if self._shut else self._changed.notify()
+
+    def _start_thread(self) -> None:
+        """Raises what the system says if there can be no more threads and there is none yet."""
+        thread = threading.Thread(target=self._run, name=f"{self._name}-{self._started + 1}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            if not self._threads:
+                raise
+            return  # those that there are do the work
+        self._started += 1
+        self._threads.add(thread)
 
     def _next_of_lane(self, lane: Hashable) -> None:
         waiting = self._lanes[lane]

@@ -13,11 +13,13 @@ from queue_runtime.errors import CircuitOpen, Outcome, QueueError
 from queue_runtime.events import CircuitClosed, CircuitOpened, Events, ProviderCalled
 from queue_runtime.message import Delivery, Message
 from queue_runtime.provider import (
+    Cancelled,
     Capabilities,
     ProviderClient,
     ProviderSession,
     QueueDescription,
     Settlement,
+    never,
 )
 
 R = TypeVar("R")
@@ -69,12 +71,16 @@ class Guard:
         try:
             result = act()
         except QueueError as exc:
-            exc.locate(queue=self._label(queue), operation=operation, provider=self._provider)
+            self.locate(exc, operation, queue)
             self._ended(breaker, operation, queue, started, count or 0, exc)
             raise
         size = count if count is not None else len(result) if isinstance(result, Sequence) else 0
         self._ended(breaker, operation, queue, started, size, self._failure(result, operation, queue))
         return result
+
+    def locate(self, error: QueueError, operation: str, queue: str) -> None:
+        """Say in *error* where it happened, by the program's own name of the queue."""
+        error.locate(queue=self._label(queue), operation=operation, provider=self._provider)
 
     def _admit(self, breaker: CircuitBreaker, operation: str, queue: str, now: float) -> None:
         refused_until = breaker.admit(now)
@@ -97,7 +103,7 @@ class Guard:
         errors = [entry.error for entry in result if isinstance(entry, Outcome)]
         for error in errors:
             if error is not None:
-                error.locate(queue=self._label(queue), operation=operation, provider=self._provider)
+                self.locate(error, operation, queue)
         if not errors or any(error is None or not error.retryable for error in errors):
             return None
         return errors[0]
@@ -149,7 +155,11 @@ class GuardedProvider(ProviderClient):
 
     def capabilities(self, queue: str) -> Capabilities:
         # Not counted: it asks the broker once, and then never again.
-        return self._inner.capabilities(queue)
+        try:
+            return self._inner.capabilities(queue)
+        except QueueError as exc:
+            self._guard.locate(exc, "describe", queue)
+            raise
 
     def size(self, queue: str, message: Message) -> int:
         return self._inner.size(queue, message)
@@ -158,14 +168,26 @@ class GuardedProvider(ProviderClient):
         return self._guard.call("send", queue, lambda: self._inner.send(queue, messages), count=len(messages))
 
     def receive(
-        self, queue: str, max_messages: int, wait: float, *, lease: float | None = None
+        self,
+        queue: str,
+        max_messages: int,
+        wait: float,
+        *,
+        lease: float | None = None,
+        cancelled: Cancelled = never,
     ) -> Sequence[Delivery]:
         return self._guard.call(
-            "receive", queue, lambda: self._inner.receive(queue, max_messages, wait, lease=lease)
+            "receive",
+            queue,
+            lambda: self._inner.receive(queue, max_messages, wait, lease=lease, cancelled=cancelled),
         )
 
-    def accept_session(self, queue: str, wait: float) -> ProviderSession | None:
-        session = self._guard.call("accept_session", queue, lambda: self._inner.accept_session(queue, wait))
+    def accept_session(
+        self, queue: str, wait: float, *, cancelled: Cancelled = never
+    ) -> ProviderSession | None:
+        session = self._guard.call(
+            "accept_session", queue, lambda: self._inner.accept_session(queue, wait, cancelled=cancelled)
+        )
         return None if session is None else GuardedSession(session, self._guard, queue)
 
     def settle(self, queue: str, settlements: Sequence[Settlement]) -> Sequence[Outcome[None]]:
@@ -210,8 +232,8 @@ class GuardedSession(ProviderSession):
         self.leased_until = inner.leased_until
         inner.on_lost = lambda reason: self.on_lost(reason)
 
-    def receive(self, max_messages: int, wait: float) -> Sequence[Delivery]:
-        return self._call("receive", lambda: self._inner.receive(max_messages, wait))
+    def receive(self, max_messages: int, wait: float, *, cancelled: Cancelled = never) -> Sequence[Delivery]:
+        return self._call("receive", lambda: self._inner.receive(max_messages, wait, cancelled=cancelled))
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Outcome[None]]:
         return self._call("settle", lambda: self._inner.settle(settlements), count=len(settlements))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Hashable, Iterable, Sequence
 from contextlib import suppress
@@ -9,11 +10,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from queue_runtime.clock import Clock
-from queue_runtime.errors import Closed, Outcome, QueueError
+from queue_runtime.errors import Closed, LeaseLost, Outcome, QueueError
 from queue_runtime.events import Events, LeaseLostEvent
 from queue_runtime.executor import SessionExecutor
 from queue_runtime.message import Delivery, Lease
 from queue_runtime.scheduler import Scheduler, Timer
+
+log = logging.getLogger("queue_runtime")
 
 RETRY_AFTER = 0.5
 """Seconds between tries of a renewal that failed for a passing reason."""
@@ -46,9 +49,13 @@ class Held:
     """None: a whole session is held."""
     session_id: str | None = None
     since: float = 0.0
+    due: float = 0.0
+    """When it is to be renewed next; one that travels along may be early."""
+    not_before: float = 0.0
+    """When it may be tried again, after a try that failed."""
     renewing: bool = False
-    settling: bool = False
-    """A settlement is under way: that it cannot be renewed any more may be due to its success."""
+    settling: int = 0
+    """Settlements under way: that it cannot be renewed any more may be due to the success of one."""
     timer: Timer | None = field(default=None, repr=False)
 
 
@@ -71,16 +78,21 @@ class LeaseRenewer:
         # guarded by _changed
         self._held: dict[Lease, Held] = {}
         self._lanes: dict[Hashable, set[Held]] = {}
+        self._under_way: set[Lease] = set()
+        """Those that the broker is being asked for at this moment, forgotten ones included."""
 
-    def watch(self, held: Held) -> None:
-        """Keep *held* alive from now on. Watching a lease that is watched already changes nothing."""
+    def watch(self, held: Held) -> bool:
+        """Keep *held* alive from now on. False if its lease is watched already: nothing changes, and it is
+        the other's to forget."""
         held.since = self._clock.monotonic()
+        held.due = renew_at(held.lease.deadline, held.lease.length)
         with self._changed:
             if held.lease in self._held:
-                return
+                return False
             self._held[held.lease] = held
             self._lanes.setdefault(held.lane.key, set()).add(held)
-            self._arm(held, renew_at(held.lease.deadline, held.lease.length))
+            self._arm(held, held.due)
+        return True
 
     def forget(self, lease: Lease, *, join: bool = False) -> None:
         """Renew *lease* no more. *join* waits for a renewal of it that is under way, at most until it ends:
@@ -89,8 +101,16 @@ class LeaseRenewer:
             held = self._held.get(lease)
             if held is not None:
                 self._drop(held)
-                if join:
-                    self._clock.wait_for(self._changed, lambda: not held.renewing, lease.remaining())
+            if join:
+                self._clock.wait_for(self._changed, lambda: lease not in self._under_way, lease.remaining())
+
+    def renewed(self, lease: Lease) -> None:
+        """Note that *lease* was renewed by hand: it is due by its new end."""
+        with self._changed:
+            held = self._held.get(lease)
+            if held is not None:
+                held.due = renew_at(lease.deadline, min(lease.length, lease.remaining()))
+                self._arm_next(held, self._clock.monotonic())
 
     def settling(self, leases: Iterable[Lease], under_way: bool) -> None:
         """Note that settlements of *leases* have begun or ended; they are renewed meanwhile."""
@@ -98,7 +118,15 @@ class LeaseRenewer:
             for lease in leases:
                 held = self._held.get(lease)
                 if held is not None:
-                    held.settling = under_way
+                    held.settling = max(0, held.settling + (1 if under_way else -1))
+
+    def settled(self, leases: Iterable[Lease]) -> None:
+        """Note that a message of each lease is settled: forget those that are of one message alone."""
+        with self._changed:
+            for lease in leases:
+                held = self._held.get(lease)
+                if held is not None and held.delivery is not None:
+                    self._drop(held)
 
     def __len__(self) -> int:
         with self._changed:
@@ -107,20 +135,19 @@ class LeaseRenewer:
     def _on_time(self, held: Held) -> None:
         """A lease is due, or it has ended."""
         now = self._clock.monotonic()
+        due: list[Held] = []
         with self._changed:
             if not self._is_watched(held):
                 return
             ended = held.lease.remaining() <= 0
             if ended:
                 self._drop(held)
-                due = []
-            elif held.renewing or now - held.since + held.lease.length > self._max_lease:
-                self._arm(held, held.lease.deadline)
-                return
             else:
                 due = self._take_due(held.lane.key, now)
+                if held not in due:
+                    self._arm_next(held, now)
         if ended:
-            self._tell_lost(held, "it ran out before it could be renewed")
+            self._tell_lost(held, _why_ended(held.lease, now))
         elif due:
             self._submit(held.lane, due)
 
@@ -129,20 +156,32 @@ class LeaseRenewer:
             self._pool.submit_in(lane.key, self._renew, lane, due)
 
     def _renew(self, lane: Lane, due: list[Held]) -> None:
-        try:
-            outcomes = lane.renew(due)
-        except QueueError as exc:
-            outcomes = [Outcome(error=exc)] * len(due)
+        with self._changed:
+            due = [held for held in due if self._is_watched(held)]  # else it was forgotten in the queue
+            self._under_way |= {held.lease for held in due}
+        if not due:
+            return
+        answers = self._ask(lane, due)
         lost: list[tuple[Held, str]] = []
         with self._changed:
-            for held, outcome in zip(due, outcomes, strict=True):
+            for held, outcome in answers:
                 held.renewing = False
+                self._under_way.discard(held.lease)
                 if self._is_watched(held) and not self._note(held, outcome):
                     self._drop(held)
                     lost.append((held, str(outcome.error)))
             self._changed.notify_all()
         for held, reason in lost:
             self._tell_lost(held, reason)
+
+    def _ask(self, lane: Lane, due: list[Held]) -> list[tuple[Held, Outcome[float]]]:
+        try:
+            return list(zip(due, lane.renew(due), strict=True))
+        except QueueError as exc:
+            return [(held, Outcome(error=exc)) for held in due]
+        except Exception:  # a provider's bug is no loss: the leases live on as long as tries may help
+            log.exception("renewing %d leases failed", len(due))
+            return [(held, Outcome()) for held in due]
 
     def _tell_lost(self, held: Held, reason: str) -> None:
         held.lease.lose(reason)
@@ -160,25 +199,36 @@ class LeaseRenewer:
         """All of a lane that are due, and those that soon will be: they share the request."""
         due = []
         for held in self._lanes[key]:
-            soon = held.lease.length / 10
-            if not held.renewing and renew_at(held.lease.deadline, held.lease.length) <= now + soon:
+            soon = now + held.lease.length / 10
+            if self._may_renew(held, now) and held.due <= soon and held.not_before <= now:
                 held.renewing = True
                 self._arm(held, held.lease.deadline)
                 due.append(held)
         return due
+
+    def _may_renew(self, held: Held, now: float) -> bool:
+        """Nobody is at it, and it would not be held for longer than it may be."""
+        return not held.renewing and now - held.since + held.lease.length <= self._max_lease
 
     def _note(self, held: Held, outcome: Outcome[float]) -> bool:
         """Act on a renewal's answer; False means the lease is lost."""
         now = self._clock.monotonic()
         if outcome.value is not None:
             held.lease.extend(outcome.value)
-            self._arm(held, renew_at(outcome.value, held.lease.length))
-            return True
-        error = outcome.error
-        if error is None or error.retryable or held.settling:
-            self._arm(held, min(now + RETRY_AFTER, held.lease.deadline))
-            return True
-        return False
+            # The broker may give less than it was asked for.
+            held.due = renew_at(outcome.value, min(held.lease.length, outcome.value - now))
+            held.not_before = 0.0
+        elif outcome.error is None or outcome.error.retryable or held.settling:
+            held.not_before = now + RETRY_AFTER
+        else:
+            return False
+        self._arm_next(held, now)
+        return True
+
+    def _arm_next(self, held: Held, now: float) -> None:
+        """Look at *held* again when it is due and may be renewed, at the latest at its end."""
+        next_try = max(held.due, held.not_before) if self._may_renew(held, now) else held.lease.deadline
+        self._arm(held, min(next_try, held.lease.deadline))
 
     def _arm(self, held: Held, when: float) -> None:
         if held.timer is not None:
@@ -197,3 +247,13 @@ class LeaseRenewer:
             lane.discard(held)
             if not lane:
                 del self._lanes[held.lane.key]
+
+
+def _why_ended(lease: Lease, now: float) -> str:
+    reason = "it ran out before it could be renewed"
+    if lease.deadline > now:
+        try:
+            lease.check()
+        except LeaseLost as exc:
+            reason = str(exc)  # its session knew before
+    return reason

@@ -107,6 +107,14 @@ class DeadLetter:
 
 Settlement = Complete | Abandon | DeadLetter
 
+Cancelled = Callable[[], bool]
+"""Asked by a wait whether it should end: when it begins, and when `ProviderClient.wake` is called."""
+
+
+def never() -> bool:
+    """Nothing cancels this wait."""
+    return False
+
 
 class ProviderSession(ABC):
     """An exclusive hold on one session. Any thread may call; calls of one session come one at a time.
@@ -123,10 +131,11 @@ class ProviderSession(ABC):
     """Called, with the reason, when the provider learns by itself that the session is no longer held."""
 
     @abstractmethod
-    def receive(self, max_messages: int, wait: float) -> Sequence[Delivery]:
+    def receive(self, max_messages: int, wait: float, *, cancelled: Cancelled = never) -> Sequence[Delivery]:
         """The session's next messages in order, within *wait* seconds; an empty answer is a normal one.
 
-        Raises `SessionLeaseLost` if the session is no longer held.
+        *cancelled* ends the wait early, as in `ProviderClient.receive`. Raises `SessionLeaseLost` if the
+        session is no longer held.
         """
 
     @abstractmethod
@@ -165,17 +174,29 @@ class ProviderClient(ABC):
 
     @abstractmethod
     def receive(
-        self, queue: str, max_messages: int, wait: float, *, lease: float | None = None
+        self,
+        queue: str,
+        max_messages: int,
+        wait: float,
+        *,
+        lease: float | None = None,
+        cancelled: Cancelled = never,
     ) -> Sequence[Delivery]:
         """Block for at most *wait*; an empty answer is a normal one.
+
+        A wait that can be woken ends when *cancelled* is true; it is called with the provider's own locks
+        held, so it must be quick and take none that calls back. Where the SDK cannot be woken (an SQS long
+        poll) it is asked at most once, before the wait.
 
         *lease* None means the queue's own. On a queue with `sessions="groups"` this is the portable layer's
         way to its groups; with `sessions="native"` it raises `UnsupportedOperation`.
         """
 
     @abstractmethod
-    def accept_session(self, queue: str, wait: float) -> ProviderSession | None:
-        """Hold the next free session with messages, or None after *wait*.
+    def accept_session(
+        self, queue: str, wait: float, *, cancelled: Cancelled = never
+    ) -> ProviderSession | None:
+        """Hold the next free session with messages, or None after *wait*, or when it is *cancelled*.
 
         Only with `sessions="native"`; else it raises `UnsupportedOperation`.
         """
@@ -188,14 +209,17 @@ class ProviderClient(ABC):
     def renew(
         self, queue: str, deliveries: Sequence[Delivery], *, lease: float | None = None
     ) -> Sequence[Outcome[float]]:
-        """Hold deliveries for another *lease*; the answers are their new ends, on the monotonic scale."""
+        """Hold deliveries for another *lease*; the answers are their new ends, on the monotonic scale.
+
+        *lease* None means what each was received with.
+        """
 
     @abstractmethod
     def peek(self, queue: str, max_messages: int) -> Sequence[Delivery]:
         """Look at the first messages without taking them. Only with `Capabilities.peek`."""
 
     def wake(self, queue: str) -> None:  # noqa: B027  # doing nothing is a right answer
-        """Have receives and accepts that are blocked on *queue* answer now, with nothing.
+        """Have whoever is blocked on *queue*, or on a session of it, ask whether it is cancelled.
 
         So a worker stops at once. Where the SDK cannot be woken (an SQS long poll), this does nothing.
         """

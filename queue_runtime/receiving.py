@@ -6,13 +6,19 @@ from collections.abc import Sequence
 
 from queue_runtime.errors import UnsupportedOperation
 from queue_runtime.message import Lease, ReceivedMessage
-from queue_runtime.provider import ProviderSession
+from queue_runtime.provider import Cancelled, ProviderSession, never
 from queue_runtime.runtime import Runtime
 from queue_runtime.session_client import SessionClient
 
 
 def receive(
-    runtime: Runtime, queue: str, max_messages: int, wait: float, lease: float | None = None
+    runtime: Runtime,
+    queue: str,
+    max_messages: int,
+    wait: float,
+    *,
+    lease: float | None = None,
+    cancelled: Cancelled = never,
 ) -> list[ReceivedMessage]:
     """Ask once for messages of a queue without sessions."""
     target = runtime.target(queue)
@@ -26,7 +32,7 @@ def receive(
         )
     most = min(max_messages, capabilities.max_batch)
     received = []
-    for delivery in runtime.provider.receive(target, most, wait, lease=lease):
+    for delivery in runtime.provider.receive(target, most, wait, lease=lease, cancelled=cancelled):
         hold = Lease(
             runtime.clock,
             until=delivery.leased_until,
@@ -37,15 +43,17 @@ def receive(
     return received
 
 
-def accept(runtime: Runtime, queue: str, most: int, wait: float) -> list[SessionClient]:
+def accept(
+    runtime: Runtime, queue: str, most: int, wait: float, *, cancelled: Cancelled = never
+) -> list[SessionClient]:
     """Ask once for sessions, up to *most* of them."""
     target = runtime.target(queue)
     kind = runtime.provider.capabilities(target).sessions
     found: Sequence[ProviderSession]
     if kind == "groups":
-        found = runtime.dispatcher(target).accept(most, wait)
+        found = runtime.dispatcher(target).accept(most, wait, cancelled=cancelled)
     elif kind == "native":
-        session = runtime.provider.accept_session(target, wait)
+        session = runtime.provider.accept_session(target, wait, cancelled=cancelled)
         found = [] if session is None else [session]
     else:
         raise UnsupportedOperation(

@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 
 from queue_runtime.clock import Clock
 from queue_runtime.config import ClientSettings
-from queue_runtime.errors import Closed, Outcome, QueueError
+from queue_runtime.errors import Closed, Outcome, OutcomeUnknown, QueueError
 from queue_runtime.events import Events, RetryScheduled
 from queue_runtime.executor import SessionExecutor
 from queue_runtime.guard import Guard, GuardedProvider
@@ -89,11 +89,13 @@ class Runtime:
         with self._changed:
             return self._dispatchers.setdefault(target, made)
 
-    def give_back_untaken(self, target: str) -> None:
-        """Sessions of *target* that were fetched and that nobody took go back to the broker."""
+    def stop_waiting(self, target: str) -> None:
+        """Have waits for *target* ask whether they are cancelled; give back what is fetched for nobody."""
+        self.provider.wake(target)
         with self._changed:
             found = self._dispatchers.get(target)
         if found is not None:
+            found.wake()
             found.give_back_untaken()
 
     def later(self, delay: float, action: Callable[[], None]) -> None:
@@ -119,11 +121,13 @@ class Runtime:
         """Ask *act* for the outcomes of entries, given by index, until each has gone well or failed for good.
 
         The retry belongs to the entry: only those that failed, and may go well yet, are asked for again.
-        An error that *act* raises stands for all the entries it was asked for.
+        An error that *act* raises stands for all the entries it was asked for. An entry with an unknown
+        outcome stays unknown if no later try goes well: that those failed says nothing of the one before.
         """
         policy = self.settings.retry
         started = self.clock.monotonic()
         done: dict[int, Outcome[T]] = {}
+        unknown: dict[int, Outcome[T]] = {}
         pending = list(range(entries))
         attempt = 1
         while pending:
@@ -132,6 +136,7 @@ class Runtime:
             except QueueError as exc:
                 answers = [Outcome(error=exc)] * len(pending)
             done.update(zip(pending, answers, strict=True))
+            unknown.update((i, done[i]) for i in pending if isinstance(done[i].error, OutcomeUnknown))
             failed = [(i, error) for i in pending if (error := done[i].error) is not None and error.retryable]
             if not failed:
                 break
@@ -152,7 +157,7 @@ class Runtime:
                 break
             pending = [i for i, _ in failed]
             attempt += 1
-        return [done[i] for i in range(entries)]
+        return [done[i] if done[i].ok else unknown.get(i, done[i]) for i in range(entries)]
 
     def pause(self, seconds: float) -> bool:
         """Sleep, unless the client is closed meanwhile; returns False then."""
@@ -176,9 +181,14 @@ class Runtime:
         with self._changed:
             return self._closed
 
+    @property
+    def inherited(self) -> bool:
+        """True in a process other than the one that made this: there it must not be touched."""
+        return os.getpid() != self._pid
+
     def check_open(self) -> None:
         """Raise `Closed` after `close`, and in a process other than the one that made this."""
-        if os.getpid() != self._pid:
+        if self.inherited:
             raise Closed("it was made by the parent of this process; make one here")
         if self.closed:
             raise Closed("the client is closed")

@@ -13,6 +13,14 @@ from queue_runtime.errors import Closed
 
 log = logging.getLogger("queue_runtime")
 
+SWEEP = 64
+"""Timers from which on cancelled ones are swept out: a lease of hours may be settled within the second, and
+thousands like it in each."""
+
+
+def _nothing() -> None:
+    """What a cancelled timer does; it must not keep alive what its action holds."""
+
 
 class Timer:
     """Something due. `cancel` is harmless at any time; what has begun is not interrupted."""
@@ -26,6 +34,7 @@ class Timer:
 
     def cancel(self) -> None:
         self.cancelled = True
+        self.action = _nothing
 
 
 class Scheduler:
@@ -44,6 +53,7 @@ class Scheduler:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._rearranged = False
+        self._sweep_at = SWEEP
 
     def call_at(self, when: float, action: Callable[[], None]) -> Timer:
         """Run *action* at *when* on the clock's monotonic scale. Raises `Closed` after `close`."""
@@ -51,10 +61,12 @@ class Scheduler:
         with self._changed:
             if self._closed:
                 raise Closed("the scheduler is closed")
-            heapq.heappush(self._heap, (when, next(self._order), timer))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread
+            self._sweep()
+            heapq.heappush(self._heap, (when, next(self._order), timer))
             if self._heap[0][2] is timer:
                 self._rearranged = True
                 self._changed.notify_all()
@@ -63,6 +75,11 @@ class Scheduler:
     def call_later(self, delay: float, action: Callable[[], None]) -> Timer:
         """Run *action* in *delay* seconds."""
         return self.call_at(self._clock.monotonic() + delay, action)
+
+    def __len__(self) -> int:
+        """Timers in hand, cancelled ones included that were not swept out yet."""
+        with self._changed:
+            return len(self._heap)
 
     def close(self) -> None:
         """Drop what is not due yet and end the thread; an action that runs now is waited for."""
@@ -84,6 +101,13 @@ class Scheduler:
                 if not timer.cancelled:
                     self._act(timer)
 
+    def _sweep(self) -> None:
+        """Let go of the cancelled, when they may be the half of all. Requires _changed to be held."""
+        if len(self._heap) >= self._sweep_at:
+            self._heap = [entry for entry in self._heap if not entry[2].cancelled]
+            heapq.heapify(self._heap)
+            self._sweep_at = max(SWEEP, 2 * len(self._heap))
+
     def _next_due(self) -> list[Timer]:
         """Wait for the first timer and take all that are due. Requires _changed to be held."""
         while not self._closed:
@@ -103,5 +127,5 @@ class Scheduler:
     def _act(self, timer: Timer) -> None:
         try:
             timer.action()
-        except Exception:  # one action must not end the thread that all the others need
+        except BaseException:  # one action, though it exits, must not end the thread that all others need
             log.exception("scheduled action failed: %r", timer.action)

@@ -8,12 +8,35 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from queue_runtime.errors import Outcome, QueueError
+from queue_runtime.errors import InvalidMessage, Outcome, QueueError
 from queue_runtime.leases import Held
 from queue_runtime.message import Lease, ReceivedMessage
-from queue_runtime.provider import Abandon, Complete, DeadLetter, ProviderSession, Settlement
+from queue_runtime.provider import (
+    Abandon,
+    Cancelled,
+    Complete,
+    DeadLetter,
+    ProviderSession,
+    Settlement,
+    never,
+)
 from queue_runtime.runtime import Runtime
-from queue_runtime.settling import as_list, dead_letter_info, raise_failed, settle, settle_once
+from queue_runtime.settling import (
+    as_list,
+    check_delay,
+    dead_letter_info,
+    raise_failed,
+    settle,
+    settle_once,
+)
+
+
+def check_question(max_messages: int, wait: float) -> None:
+    """Raise `InvalidMessage` unless so many messages can be asked for, and waited for so long."""
+    if max_messages < 1:
+        raise InvalidMessage(f"max_messages must be at least 1, it is {max_messages}")
+    if not 0 <= wait < float("inf"):
+        raise InvalidMessage(f"wait must be a number of seconds from 0 on, it is {wait!r}")
 
 
 class SessionClient:
@@ -49,15 +72,9 @@ class SessionClient:
         answer is empty at once, and when they are settled `accept_session` brings what comes after them.
         Raises `SessionLeaseLost` if the session is no longer held.
         """
+        check_question(max_messages, wait)
         self._runtime.check_open()
-        with self._lock:
-            if self._closed or self._given_back:
-                return []
-        deliveries = self._session.receive(max_messages, wait)
-        return [
-            ReceivedMessage(delivery, queue=self.queue, lease=self.lease, owner=self)
-            for delivery in deliveries
-        ]
+        return self.next_messages(max_messages, wait)
 
     def complete(self, messages: ReceivedMessage | Iterable[ReceivedMessage]) -> None:
         """Remove messages that are done. Returns when the broker has agreed; twice is harmless."""
@@ -69,6 +86,7 @@ class SessionClient:
         Whatever comes later in the session waits behind it, so nothing more of it can be done here: `receive`
         answers nothing and settling raises `SessionLeaseLost`.
         """
+        check_delay(delay)
         self._settle(message, lambda message: Abandon(message.delivery, delay))
         with self._lock:
             self._given_back = True
@@ -96,12 +114,16 @@ class SessionClient:
         self.lease.check()
         target = self._runtime.target(self.queue)
         self.lease.extend(self._runtime.retrying("renew", target, self._session.renew))
+        self._runtime.leases.renewed(self.lease)
 
     def close(self) -> None:
         """Let the session go. What is not settled is free at once, in its order. Twice is harmless.
 
-        If the broker cannot be told, it learns when the lease ends.
+        If the broker cannot be told, it learns when the lease ends. In a forked child this does nothing: the
+        session is the parent's, which may be in the middle of it.
         """
+        if self._runtime.inherited:
+            return
         with self._lock:
             if self._closed:
                 return
@@ -142,6 +164,18 @@ class SessionClient:
                 session_id=self.session_id,
             )
         )
+
+    def next_messages(
+        self, max_messages: int, wait: float, *, cancelled: Cancelled = never
+    ) -> list[ReceivedMessage]:
+        """What `receive` answers; the wait can be cancelled."""
+        with self._lock:
+            if self._closed or self._given_back:
+                return []
+        return [
+            ReceivedMessage(delivery, queue=self.queue, lease=self.lease, owner=self)
+            for delivery in self._session.receive(max_messages, wait, cancelled=cancelled)
+        ]
 
     def settle_once(
         self, messages: Sequence[ReceivedMessage], settlements: Sequence[Settlement]

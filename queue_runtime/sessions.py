@@ -19,7 +19,14 @@ from dataclasses import dataclass
 from queue_runtime.clock import Clock
 from queue_runtime.errors import InvalidReceipt, LeaseLost, Outcome, QueueError, SessionLeaseLost
 from queue_runtime.message import Delivery
-from queue_runtime.provider import Abandon, ProviderClient, ProviderSession, Settlement
+from queue_runtime.provider import (
+    Abandon,
+    Cancelled,
+    ProviderClient,
+    ProviderSession,
+    Settlement,
+    never,
+)
 
 UNTAKEN = 2.0
 """Seconds after which a fetched session that nobody took goes back."""
@@ -27,9 +34,6 @@ UNTAKEN = 2.0
 MOST_PER_SESSION = 4.0
 """Messages asked for, at most, for each session that is waited for. A fetch may bring several of a group, or
 more groups than are wanted; those go back with a raised delivery count. So fetches learn from each other."""
-
-OVERLAP_DELAY = 5.0
-"""Seconds that a session waits at the broker while an older hold on it, lost, is still busy here."""
 
 Later = Callable[[float, Callable[[], None]], None]
 """Runs an action in so many seconds, where it may block."""
@@ -69,8 +73,11 @@ class GroupDispatcher:
         self._fetched: OrderedDict[str, _Fetched] = OrderedDict()
         self._open: dict[str, GroupSession] = {}
 
-    def accept(self, most: int, wait: float) -> list[GroupSession]:
-        """Up to *most* sessions, as soon as there is one; none after *wait* seconds."""
+    def accept(self, most: int, wait: float, *, cancelled: Cancelled = never) -> list[GroupSession]:
+        """Up to *most* sessions, as soon as there is one; none after *wait* seconds.
+
+        Where the provider can be woken, none also when it is *cancelled*.
+        """
         deadline = self.clock.monotonic() + wait
         with self._changed:
             self._wanted += most
@@ -82,13 +89,15 @@ class GroupDispatcher:
                     if taken:
                         return taken
                     if self._fetching:
-                        if remaining <= 0:
+                        if remaining <= 0 or cancelled():
                             return []
-                        self.clock.wait_for(self._changed, self._may_go_on, remaining)
+                        self.clock.wait_for(
+                            self._changed, lambda: self._may_go_on() or cancelled(), remaining
+                        )
                         continue
                     self._fetching = True
                     size = min(self._max_batch, math.ceil(self._depth * self._wanted))
-                if not self._fetch(size, max(0.0, remaining)):
+                if not self._fetch(size, max(0.0, remaining), cancelled):
                     return []
         finally:
             with self._changed:
@@ -101,6 +110,11 @@ class GroupDispatcher:
                 del self._open[session.key]
                 self._changed.notify_all()
 
+    def wake(self) -> None:
+        """Have whoever waits for another's fetch ask whether it is cancelled."""
+        with self._changed:
+            self._changed.notify_all()
+
     def give_back_untaken(self) -> None:
         """Somebody has stopped accepting: give back what was fetched and not taken. Whoever still waits
         fetches anew. Sessions that are open are closed by their holders."""
@@ -109,13 +123,13 @@ class GroupDispatcher:
             self._fetched.clear()
         self._give_back([Abandon(delivery) for delivery in back])
 
-    def _fetch(self, size: int, wait: float) -> bool:
+    def _fetch(self, size: int, wait: float, cancelled: Cancelled) -> bool:
         """Ask the broker once, and sort in what came; False if nothing did: the wait is used up."""
         arrived: Sequence[Delivery] = ()
         void: list[tuple[GroupSession, set[str]]] = []
         back: list[Delivery] = []
         try:
-            arrived = self.provider.receive(self.queue, size, wait)
+            arrived = self.provider.receive(self.queue, size, wait, cancelled=cancelled)
         finally:
             with self._changed:
                 self._fetching = False
@@ -136,8 +150,7 @@ class GroupDispatcher:
             for key, waiting in list(self._fetched.items()):
                 if waiting.since + UNTAKEN <= now:
                     del self._fetched[key]
-                    delay = OVERLAP_DELAY if key in self._open else 0.0
-                    back += [Abandon(delivery, delay) for delivery in waiting.deliveries]
+                    back += [Abandon(delivery) for delivery in waiting.deliveries]
         self._give_back(back)
 
     def _give_back(self, settlements: Sequence[Settlement]) -> None:
@@ -151,7 +164,11 @@ class GroupDispatcher:
     # Requires _changed to be held.
 
     def _may_go_on(self) -> bool:
-        return not self._fetching or any(key not in self._open for key in self._fetched)
+        return not self._fetching or any(self._is_free(key) for key in self._fetched)
+
+    def _is_free(self, key: str) -> bool:
+        held = self._open.get(key)
+        return held is None or not held.holds()
 
     def _learn_depth(self, size: int, arrived: Sequence[Delivery]) -> None:
         """A full answer may have more behind it: ask for twice what it had of a session; else for as much."""
@@ -162,7 +179,7 @@ class GroupDispatcher:
     def _take(self, most: int) -> list[GroupSession]:
         now = self.clock.monotonic()
         taken = []
-        for key in [key for key in self._fetched if key not in self._open][:most]:
+        for key in [key for key in self._fetched if self._is_free(key)][:most]:
             deliveries = self._fetched.pop(key).deliveries
             if min(d.leased_until for d in deliveries) > now:  # else it has lapsed here, and comes again
                 session = self._open[key] = GroupSession(self, key, deliveries)
@@ -218,7 +235,7 @@ class GroupSession(ProviderSession):
         self._newest = _order(deliveries[-1])
         self._ended_because: str | None = None
 
-    def receive(self, max_messages: int, wait: float) -> Sequence[Delivery]:
+    def receive(self, max_messages: int, wait: float, *, cancelled: Cancelled = never) -> Sequence[Delivery]:
         """The next of those handed out together; none, at once, when all are out."""
         with self._lock:
             self._check()
@@ -311,6 +328,12 @@ class GroupSession(ProviderSession):
             self._ended_because = self._ended_because or reason
         if first:
             self.on_lost(reason)
+
+    def holds(self) -> bool:
+        """True while it has something in hand and has not lost it."""
+        with self._lock:
+            over = self._dispatcher.clock.monotonic() >= self.leased_until
+            return bool(self._unsettled) and self._ended_because is None and not over
 
     def is_overtaken_by(self, arrival: Delivery) -> bool:
         """True if *arrival* shows that the broker took back something that is held here."""

@@ -6,7 +6,14 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
-from queue_runtime.errors import BatchFailed, InvalidReceipt, Outcome, QueueError, SettlementError
+from queue_runtime.errors import (
+    BatchFailed,
+    InvalidMessage,
+    InvalidReceipt,
+    Outcome,
+    QueueError,
+    SettlementError,
+)
 from queue_runtime.leases import LeaseRenewer
 from queue_runtime.message import DeadLetterInfo, ReceivedMessage
 from queue_runtime.provider import Abandon, Complete, DeadLetter, Settlement
@@ -25,6 +32,12 @@ def as_list(messages: ReceivedMessage | Iterable[ReceivedMessage]) -> list[Recei
     return [messages] if isinstance(messages, ReceivedMessage) else list(messages)
 
 
+def check_delay(delay: float) -> None:
+    """Raise `InvalidMessage` unless *delay* can be one of an abandon."""
+    if not 0 <= delay < float("inf"):
+        raise InvalidMessage(f"delay must be a number of seconds from 0 on, it is {delay!r}")
+
+
 def settle(
     runtime: Runtime,
     owner: object,
@@ -34,11 +47,13 @@ def settle(
 ) -> list[QueueError | None]:
     """Settle *messages* of one queue until the broker agrees or nothing can be hoped for.
 
-    Returns what went wrong, aligned with *messages*. What is settled so already went well.
+    Returns what went wrong, aligned with *messages*. What is settled so already went well; one that is named
+    twice is settled once.
     """
     settlements = [make(message) for message in messages]
     errors = [_refusal(owner, m, s) for m, s in zip(messages, settlements, strict=True)]
-    todo = [i for i, error in enumerate(errors) if error is None and messages[i].settled_as is None]
+    place = {message: i for i, message in enumerate(messages)}
+    todo = [i for i in place.values() if errors[i] is None and messages[i].settled_as is None]
 
     def act(chosen: list[int]) -> Sequence[Outcome[None]]:
         indexes = [todo[i] for i in chosen]
@@ -50,7 +65,7 @@ def settle(
         target = runtime.target(messages[0].queue)
         for i, outcome in zip(todo, runtime.outcomes("settle", target, len(todo), act), strict=True):
             errors[i] = outcome.error
-    return errors
+    return [errors[place[message]] for message in messages]
 
 
 def settle_once(
@@ -67,11 +82,12 @@ def settle_once(
     leases.settling(held, True)
     try:
         outcomes = call(settlements)
+        for message, settlement, outcome in zip(messages, settlements, outcomes, strict=True):
+            if outcome.ok:
+                message.settled_as = SETTLED_AS[type(settlement)]
+        leases.settled(message.lease for message in messages if message.settled_as is not None)
     finally:
         leases.settling(held, False)
-    for message, settlement, outcome in zip(messages, settlements, outcomes, strict=True):
-        if outcome.ok:
-            message.settled_as = SETTLED_AS[type(settlement)]
     return outcomes
 
 
@@ -92,6 +108,7 @@ def renew(
             errors[i] = outcome.error
             if outcome.value is not None:
                 messages[i].lease.extend(outcome.value)
+                runtime.leases.renewed(messages[i].lease)
     return errors
 
 
@@ -107,7 +124,7 @@ def raise_failed(
     raise BatchFailed(
         f"{operation}: {len(failed)} of {len(messages)} messages failed, the first with: {failed[0]}",
         [Outcome(message.id, error) for message, error in zip(messages, errors, strict=True)],
-        queue=messages[0].queue,
+        queue=failed[0].queue,
         operation=operation,
         provider=failed[0].provider,
     ) from failed[0]

@@ -20,6 +20,7 @@ from queue_runtime.errors import (
 from queue_runtime.message import Delivery, Message, check_queue
 from queue_runtime.provider import (
     Abandon,
+    Cancelled,
     Capabilities,
     Complete,
     DeadLetter,
@@ -27,6 +28,7 @@ from queue_runtime.provider import (
     ProviderSession,
     QueueDescription,
     Settlement,
+    never,
 )
 from queue_runtime.providers.memory_broker import KINDS, MemoryBroker
 from queue_runtime.providers.memory_queues import (
@@ -159,33 +161,39 @@ class InMemoryClient(ProviderClient):
         return [Outcome() for _ in messages]
 
     def receive(
-        self, queue: str, max_messages: int, wait: float, *, lease: float | None = None
+        self,
+        queue: str,
+        max_messages: int,
+        wait: float,
+        *,
+        lease: float | None = None,
+        cancelled: Cancelled = never,
     ) -> Sequence[Delivery]:
         deadline = self._clock.monotonic() + wait
         with self._broker.changed:
             found = self._plain(queue, "receive: accept a session instead, or run a worker")
-            woken = found.woken
             while True:
                 now = self._clock.monotonic()
                 taken = found.take(max_messages, lease or found.lease, now)
-                if taken or now >= deadline or found.woken != woken:
+                if taken or now >= deadline or cancelled():
                     return taken
                 self._broker.wait(min(deadline, found.next_change(now)))
                 self._check_open()
 
-    def accept_session(self, queue: str, wait: float) -> ProviderSession | None:
+    def accept_session(
+        self, queue: str, wait: float, *, cancelled: Cancelled = never
+    ) -> ProviderSession | None:
         deadline = self._clock.monotonic() + wait
         with self._broker.changed:
             found = self._queue(queue)
             if not isinstance(found, SessionQueue):
                 raise UnsupportedOperation(f"queue {queue!r} has no sessions: receive from it instead")
-            woken = found.woken
             while True:
                 now = self._clock.monotonic()
                 session = found.accept(now)
                 if session is not None:
                     return InMemorySession(self, self._broker, found, session)
-                if now >= deadline or found.woken != woken:
+                if now >= deadline or cancelled():
                     return None
                 self._broker.wait(min(deadline, found.next_change(now)))
                 self._check_open()
@@ -203,7 +211,7 @@ class InMemoryClient(ProviderClient):
 
             def renew_one(delivery: Delivery) -> float:
                 now = self._clock.monotonic()
-                until = now + (lease or found.lease)
+                until = now + (lease or delivery.lease)
                 found.held(delivery, now).leased_until = until
                 return until
 
@@ -219,7 +227,6 @@ class InMemoryClient(ProviderClient):
 
     def wake(self, queue: str) -> None:
         with self._broker.changed:
-            self._broker.queue(queue).woken += 1
             self._broker.touch()
 
     def close(self) -> None:
@@ -300,7 +307,7 @@ class InMemorySession(ProviderSession):
         self.lease = queue.lease
         self.leased_until = session.leased_until or 0.0
 
-    def receive(self, max_messages: int, wait: float) -> Sequence[Delivery]:
+    def receive(self, max_messages: int, wait: float, *, cancelled: Cancelled = never) -> Sequence[Delivery]:
         clock = self._broker.clock
         deadline = clock.monotonic() + wait
         with self._broker.changed:
@@ -308,7 +315,7 @@ class InMemorySession(ProviderSession):
                 now = clock.monotonic()
                 self._check(now)
                 taken = self._queue.take(self._session, max_messages, now)
-                if taken or now >= deadline:
+                if taken or now >= deadline or cancelled():
                     return taken
                 self._broker.wait(min(deadline, self._queue.session_change(self._session, now)))
 

@@ -70,7 +70,6 @@ class Queue(ABC):
 
     def __init__(self, name: str, *, lease: float, dead_letters: PlainQueue | None) -> None:
         self.name = name
-        self.woken = 0
         self.lease = lease
         self.dead_letters = dead_letters
 

@@ -65,10 +65,17 @@ class Fetcher:
         """Ask once, start what came; returns how many permits are used."""
         context = self._context
         if self._sessions:
-            sessions = receiving.accept(context.runtime, context.queue, permits, self._wait)
+            sessions = receiving.accept(
+                context.runtime, context.queue, permits, self._wait, cancelled=self._is_stopping
+            )
             return self._start_sessions(sessions)
-        messages = receiving.receive(context.runtime, context.queue, permits, self._wait)
+        messages = receiving.receive(
+            context.runtime, context.queue, permits, self._wait, cancelled=self._is_stopping
+        )
         return self._start_messages(messages)
+
+    def _is_stopping(self) -> bool:
+        return self._context.in_hand.stopping
 
     def _start_sessions(self, sessions: Sequence[SessionClient]) -> int:
         started = 0

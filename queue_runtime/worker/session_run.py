@@ -90,13 +90,16 @@ class SessionRun:
                 left = deadline - clock.monotonic()
                 wanted = self._context.in_hand.permit_wanted or self._context.in_hand.stopping
                 wait = 0.0 if wanted else max(0.0, min(SLICE, left))
-                found = self._session.receive(max_messages=1, wait=wait)
+                found = self._session.next_messages(1, wait, cancelled=self._is_stopping)
                 if found:
                     return found[0]
                 if wait <= 0.0 or not self._session.continues:
                     return None
         except QueueError:
             return None  # lost, closed or unreachable: it is accepted again when the broker sees fit
+
+    def _is_stopping(self) -> bool:
+        return self._context.in_hand.stopping
 
     def _handle(self, message: ReceivedMessage) -> None:
         with self._lock:

@@ -83,7 +83,7 @@ class Work:
         # 1, 2: fetch no more, release what was not started.
         for run in self.in_hand.stop():
             run.stop()
-        self._runtime.provider.wake(self._context.target)
+        self._runtime.stop_waiting(self._context.target)
         # 3: let handlers finish; their leases are kept, and their settlements are part of them.
         while not (hurry is not None and hurry()):
             left = max(0.0, end - clock.monotonic())
@@ -92,10 +92,10 @@ class Work:
                 break
         # 4: past the deadline, nobody may believe that it still holds its message.
         still_running = [run.overdue() for run in self.in_hand.runs()]
-        self._runtime.give_back_untaken(self._context.target)
         # A poll that can be woken has ended by now; one that cannot may outlive this.
         left = max(0.0, end - clock.monotonic())
-        self.in_hand.wait(lambda: not self.in_hand.has_fetcher(), min(LOOK, left))
+        if self.in_hand.wait(lambda: not self.in_hand.has_fetcher(), min(LOOK, left)):
+            self._fetcher.thread.join()
         self._forget_client()
         self._runtime.executor.claim(-self.in_hand.permits)
         return self._result(before, overdue=sum(still_running), unanswered=still_running.count(False))

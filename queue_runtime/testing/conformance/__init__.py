@@ -1,0 +1,104 @@
+"""The conformance kit: what every provider owes its callers, as pytest rows.
+
+A provider, in whatever distribution, runs them all from one test module::
+
+    # tests/test_conformance.py
+    import pytest
+    from queue_runtime.testing.conformance import *  # the rows
+    from queue_runtime.testing.conformance import QueueSpec, RealTime
+
+    class MyHarness:
+        name = "mine on localhost"                   # stands in the summary
+        time = RealTime()                            # or FakeTime(clock), for a broker in this process
+        lease = 1.0                                  # seconds, 5 at most; rows let such leases run out
+        look = 0.0                                   # seconds after which an empty answer is believed
+        counts_lag = 1.0                             # seconds by which describe() may be late
+        faults = {}                                  # row -> what the endpoint itself gets wrong
+
+        def make_queue(self, spec: QueueSpec) -> str: ...     # an empty queue, by the name clients use
+        def connect(self) -> QueueClient: ...                 # queue_runtime.connect("mine://...")
+
+    @pytest.fixture(scope="module")
+    def harness():
+        yield MyHarness()
+
+and sees what came of it, endpoint by endpoint, with this in its `conftest.py`::
+
+    pytest_plugins = ["queue_runtime.testing.conformance.report"]
+
+Rows use the public door only: `connect`, and what it returns. A row is skipped where a queue's `Capabilities`
+(or its description) say that it cannot do the thing, and only there. A row that an endpoint gets wrong for
+itself, such as a local imitation of a cloud, is named in `Harness.faults` with the reason; it must fail then.
+
+Needs pytest: ``pip install 'queue_runtime[testing]'``.
+"""
+
+# First, for it must come before the rows.
+from queue_runtime.testing.conformance import _pytest  # noqa: F401
+from queue_runtime.testing.conformance.content import TestContent, TestSessionIdOnAPlainQueue
+from queue_runtime.testing.conformance.dead_letters import (
+    TestDeadLetters,
+    TestNoDeadLetterQueue,
+    TestReplay,
+    TestReplayOfSessions,
+    TestTheBrokersOwnLimit,
+)
+from queue_runtime.testing.conformance.errors import TestClosed, TestClosingMeanwhile, TestQueueNotFound
+from queue_runtime.testing.conformance.harness import FakeTime, Harness, QueueSpec, RealTime, Time
+from queue_runtime.testing.conformance.leases import TestLeases
+from queue_runtime.testing.conformance.limits import TestAttributes, TestDelay, TestNames, TestSize
+from queue_runtime.testing.conformance.receiving import TestCounts, TestDelays, TestNumbers, TestWaiting
+from queue_runtime.testing.conformance.session_ends import TestAbandon, TestClose, TestSessionLease
+from queue_runtime.testing.conformance.sessions import (
+    TestOnePairOfHands,
+    TestSessionMessages,
+    TestSessionOrder,
+    TestWrongKind,
+)
+from queue_runtime.testing.conformance.settling import (
+    TestPartialFailure,
+    TestSettling,
+    TestTooLate,
+    TestTwice,
+)
+from queue_runtime.testing.conformance.threads import TestSettlingMeanwhile, TestSixteenThreads
+
+__all__ = [
+    "FakeTime",
+    "Harness",
+    "QueueSpec",
+    "RealTime",
+    "TestAbandon",
+    "TestAttributes",
+    "TestClose",
+    "TestClosed",
+    "TestClosingMeanwhile",
+    "TestContent",
+    "TestCounts",
+    "TestDeadLetters",
+    "TestDelay",
+    "TestDelays",
+    "TestLeases",
+    "TestNames",
+    "TestNoDeadLetterQueue",
+    "TestNumbers",
+    "TestOnePairOfHands",
+    "TestPartialFailure",
+    "TestQueueNotFound",
+    "TestReplay",
+    "TestReplayOfSessions",
+    "TestSessionIdOnAPlainQueue",
+    "TestSessionLease",
+    "TestSessionMessages",
+    "TestSessionOrder",
+    "TestSettling",
+    "TestSettlingMeanwhile",
+    "TestSixteenThreads",
+    "TestSize",
+    "TestTheBrokersOwnLimit",
+    "TestTooLate",
+    "TestTwice",
+    "TestWaiting",
+    "TestWrongKind",
+    "Time",
+]

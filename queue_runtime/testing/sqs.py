@@ -1,0 +1,199 @@
+"""A local SQS endpoint for tests and demos, and queues to go with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import boto3.session
+
+from queue_runtime.errors import MissingExtra, QueueError
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+REGION = "eu-west-1"
+
+CREDENTIALS: Mapping[str, str] = {
+    "AWS_ACCESS_KEY_ID": "local",
+    "AWS_SECRET_ACCESS_KEY": "local",
+    "AWS_DEFAULT_REGION": REGION,
+}
+"""What a process that uses the endpoint needs in its environment: boto3 signs for any endpoint, this one
+takes every signature."""
+
+# Without these it starts other services too, and listens on every address of the machine.
+_ENVIRONMENT = {
+    "BIND_HOST": "127.0.0.1",
+    "GATEWAY_PORT": "0",
+    "SERVICES": "sqs",
+    "IOT_MTLS_ENABLED": "0",
+    "SFTP_ENABLED": "0",
+    "PERSIST_STATE": "0",
+}
+
+_RUNNING = re.compile(r"Running on (http://127\.0\.0\.1:\d+)")
+
+_STOP_TIMEOUT = 5.0
+
+
+class LocalSqs:
+    """A `ministack` process on a free port of 127.0.0.1, for as long as the ``with`` block lasts.
+
+    Its queues are gone with it. It is in a process group of its own, so that a Ctrl-C meant for the program
+    leaves it there until the program has put its messages in order.
+
+    Raises `MissingExtra` if ministack is not installed, `QueueError` if it is not up within
+    *start_timeout* seconds.
+    """
+
+    def __init__(self, *, start_timeout: float = 20.0) -> None:
+        self._start_timeout = start_timeout
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+        self._log: deque[str] = deque(maxlen=40)
+        self._up_or_over = threading.Event()
+        self._url: str | None = None
+
+    @property
+    def url(self) -> str:
+        """The endpoint, ``http://127.0.0.1:PORT``."""
+        if self._url is None:
+            raise QueueError("the local SQS endpoint is not running; use it inside its `with` block")
+        return self._url
+
+    def target(self, **queues: str) -> str:
+        """Return the URL for `connect`; *queues* maps the program's names to this endpoint's."""
+        mapped = "".join(f"&queue.{name}={quote(target)}" for name, target in queues.items())
+        return f"sqs://{REGION}?endpoint_url={quote(self.url, safe='')}{mapped}"
+
+    def client(self) -> SQSClient:
+        """Return an SDK client of the endpoint, for making queues and looking at them. Close it after use."""
+        return boto3.session.Session(
+            aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+            region_name=REGION,
+        ).client("sqs", endpoint_url=self.url)
+
+    def __enter__(self) -> LocalSqs:
+        if find_spec("ministack") is None:
+            raise MissingExtra("the local SQS endpoint needs the package 'ministack'; pip install ministack")
+        self._up_or_over.clear()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "ministack"],
+            env={**os.environ, **_ENVIRONMENT},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(
+            target=self._read_log, args=(self._process,), name="local-sqs-log", daemon=True
+        )
+        self._reader.start()
+        try:
+            self._up_or_over.wait(self._start_timeout)
+            if self._url is None:
+                raise QueueError(
+                    f"ministack did not start (it has {self._start_timeout} s for it); it said:\n"
+                    + "\n".join(self._log)
+                )
+        except BaseException:  # a Ctrl-C too: the process is in a group of its own and would stay
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop()
+
+    def _read_log(self, process: subprocess.Popen[str]) -> None:
+        """To the end, so that the pipe never fills up."""
+        assert process.stdout is not None
+        for line in process.stdout:
+            self._log.append(line.rstrip())
+            if found := _RUNNING.search(line):
+                self._url = found[1]
+                self._up_or_over.set()
+        self._up_or_over.set()
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if self._reader is not None:
+            self._reader.join(_STOP_TIMEOUT)
+        self._url = None
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeQueue:
+    """A queue made by `make_queue`, and its dead-letter queue if it has one."""
+
+    name: str
+    url: str
+    dead_letter_name: str | None
+    dead_letter_url: str | None
+
+
+def make_queue(
+    client: SQSClient,
+    name: str,
+    *,
+    fifo: bool = False,
+    lease: int = 30,
+    max_receives: int = 100,
+    dead_letter: bool = True,
+    max_message_size: int | None = None,
+) -> MadeQueue:
+    """Make a queue with the SDK, and ``NAME-dlq`` for its dead letters; FIFO queues get their ``.fifo``.
+
+    *lease* is the visibility timeout in whole seconds, *max_receives* the count after which the broker
+    itself moves a message, *max_message_size* is in bytes (None: the most that SQS takes).
+    """
+    base = name.removesuffix(".fifo")
+    suffix = ".fifo" if fifo else ""
+    attributes = {"VisibilityTimeout": str(lease)}
+    if fifo:
+        attributes["FifoQueue"] = "true"
+    if max_message_size is not None:
+        attributes["MaximumMessageSize"] = str(max_message_size)
+    dead_letter_name = dead_letter_url = None
+    redrive = {}
+    if dead_letter:
+        dead_letter_name = f"{base}-dlq{suffix}"
+        dead_letter_url = _create(client, dead_letter_name, attributes)
+        facts = client.get_queue_attributes(QueueUrl=dead_letter_url, AttributeNames=["QueueArn"])
+        policy = {
+            "deadLetterTargetArn": facts["Attributes"]["QueueArn"],
+            "maxReceiveCount": str(max_receives),
+        }
+        redrive = {"RedrivePolicy": json.dumps(policy)}
+    url = _create(client, base + suffix, {**attributes, **redrive})
+    return MadeQueue(
+        name=base + suffix, url=url, dead_letter_name=dead_letter_name, dead_letter_url=dead_letter_url
+    )
+
+
+def _create(client: SQSClient, name: str, attributes: Mapping[str, str]) -> str:
+    answer = client.create_queue(QueueName=name, Attributes=dict(attributes))  # type: ignore[arg-type]
+    return answer["QueueUrl"]

@@ -1,0 +1,78 @@
+"""SQS, at any endpoint, for the conformance rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+from urllib.parse import quote
+from uuid import uuid4
+
+import boto3.session
+
+from queue_runtime import QueueClient, connect
+from queue_runtime.testing.conformance import QueueSpec, RealTime
+from queue_runtime.testing.sqs import make_queue
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+MAX_MESSAGE_SIZE = 64 * 1024
+"""Bytes: the rows that fill it run faster than with SQS's own limit, and show that the queue's is kept."""
+
+
+class SqsHarness:
+    """Makes its queues with the SDK, as a user's deployment would, and deletes them in the end.
+
+    Without *endpoint* it is a real account, found by boto3's own chain of credentials.
+    """
+
+    lease = 1.0
+
+    def __init__(
+        self,
+        name: str,
+        region: str,
+        endpoint: str | None = None,
+        *,
+        fifo: bool = True,
+        look: float = 0.0,
+        counts_lag: float = 2.0,
+        faults: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.time = RealTime()
+        self.look = look
+        self.counts_lag = counts_lag
+        self.faults = faults or {}
+        self._fifo = fifo
+        self._url = f"sqs://{region}" + (f"?endpoint_url={quote(endpoint, safe='')}" if endpoint else "")
+        self._sdk: SQSClient = boto3.session.Session(region_name=region).client("sqs", endpoint_url=endpoint)
+        self._run = f"qr-{uuid4().hex[:8]}"
+        self._made: list[str] = []
+
+    def make_queue(self, spec: QueueSpec) -> str:
+        made = make_queue(
+            self._sdk,
+            f"{self._run}-{len(self._made)}",
+            fifo=spec.sessions and self._fifo,
+            lease=int(spec.lease),
+            max_receives=spec.max_receives or 1000,
+            dead_letter=spec.dead_letters,
+            max_message_size=MAX_MESSAGE_SIZE,
+        )
+        self._made += [url for url in (made.url, made.dead_letter_url) if url is not None]
+        return made.name
+
+    def connect(self) -> QueueClient:
+        return connect(self._url)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for url in self._made:
+            self._sdk.delete_queue(QueueUrl=url)
+        self._sdk.close()

@@ -1,0 +1,685 @@
+"""Leases are renewed when they are due, together, while that may help; a loss is told, never made up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queue_runtime.errors import (
+    ConnectionFailed,
+    InvalidReceipt,
+    LeaseLost,
+    Outcome,
+    QueueError,
+    SessionLeaseLost,
+    Throttled,
+)
+from queue_runtime.events import Event, Events, LeaseLostEvent
+from queue_runtime.executor import SessionExecutor
+from queue_runtime.leases import Held, LeaseRenewer, renew_at
+from queue_runtime.message import Delivery, Lease, Message
+from queue_runtime.scheduler import Scheduler
+from queue_runtime.testing import FakeClock
+from tests.fakes import REAL, let_pass
+
+
+class Broker:
+    """A lane whose answers a test chooses: renewed by default."""
+
+    def __init__(self, key: Hashable, clock: FakeClock, length: float = 30.0) -> None:
+        self.key = key
+        self.length = length
+        self.answer: Callable[[Held], Outcome[float]] = self.yes
+        self.before: Callable[[], None] = lambda: None
+        self.calls: list[tuple[float, list[str]]] = []
+        """When, in seconds since the start, and the ids in the call."""
+        self._clock = clock
+        self._start = clock.monotonic()
+
+    def renew(self, held: Sequence[Held]) -> Sequence[Outcome[float]]:
+        ids = sorted(one.delivery.message.id if one.delivery else str(one.session_id) for one in held)
+        self.calls.append((self._clock.monotonic() - self._start, ids))
+        self.before()
+        return [self.answer(one) for one in held]
+
+    def yes(self, held: Held) -> Outcome[float]:
+        return Outcome(self._clock.monotonic() + self.length)
+
+    def says(self, error: type[QueueError]) -> None:
+        self.answer = lambda held: Outcome(error=error(f"no: {error.__name__}"))
+
+    def times(self) -> list[float]:
+        return [when for when, _ in self.calls]
+
+
+class Hang:
+    """Calls that come here do not go on before the end of its `with` block."""
+
+    def __init__(self, broker: Broker) -> None:
+        broker.before = self._wait
+        self._reached = threading.Event()
+        self._over = threading.Event()
+
+    def _wait(self) -> None:
+        self._reached.set()
+        assert self._over.wait(REAL), "the hanging call was forgotten"
+
+    def wait_until_reached(self) -> None:
+        assert self._reached.wait(REAL), "no call has come"
+
+    def __enter__(self) -> Hang:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._over.set()
+
+
+@dataclass
+class House:
+    """A renewer with all that it needs, on a clock that stands still."""
+
+    max_lease: float = 12 * 3600.0
+    clock: FakeClock = field(default_factory=FakeClock)
+    events: list[Event] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.scheduler = Scheduler(self.clock)
+        self.pool = SessionExecutor(8, name="renewals", clock=self.clock)
+        self.renewer = LeaseRenewer(
+            self.clock, self.scheduler, self.pool, Events([self.events.append]), max_lease=self.max_lease
+        )
+        self._brokers: list[Broker] = []
+
+    def broker(self, key: Hashable = "jobs", length: float = 30.0) -> Broker:
+        made = Broker(key, self.clock, length)
+        self._brokers.append(made)
+        return made
+
+    def hold(self, broker: Broker, name: str = "m", *, length: float = 30.0, session: bool = False) -> Lease:
+        until = self.clock.monotonic() + length
+        lease = Lease(self.clock, until=until, length=length, what=name, session=session)
+        delivery = None if session else a_delivery(name, until, length)
+        self.renewer.watch(
+            Held(
+                lease=lease,
+                lane=broker,
+                queue="jobs",
+                delivery=delivery,
+                session_id=name if session else None,
+            )
+        )
+        return lease
+
+    def let_pass(self, seconds: float, *, without: Broker | None = None) -> None:
+        """Let time pass; what is due on the way is done, except by the lane of *without*, which is stuck."""
+        let_pass(
+            self.clock,
+            seconds,
+            pool=self.pool,
+            lanes=[broker.key for broker in self._brokers if broker is not without],
+            progress=lambda: sum(len(broker.calls) for broker in self._brokers),
+        )
+
+    def losses(self) -> list[str | None]:
+        """Ids of what was told to be lost."""
+        told = [event for event in self.events if isinstance(event, LeaseLostEvent)]
+        return [event.message_id or event.session_id for event in told]
+
+    def close(self) -> None:
+        self.scheduler.close()
+        self.pool.shutdown(cancel_futures=True, deadline=REAL)
+
+
+def a_delivery(name: str, until: float, length: float) -> Delivery:
+    return Delivery(
+        message=Message(body=b"", id=name),
+        receipt=name,
+        broker_id=name,
+        delivery_count=1,
+        sequence=1,
+        enqueued_at=None,
+        leased_until=until,
+        lease=length,
+    )
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    made = House()
+    yield made
+    made.close()
+    assert made.pool.thread_names() == []
+
+
+class TestTheTimeOfARenewal:
+    @pytest.mark.parametrize(
+        ("length", "passed"),
+        [
+            (3600.0, 1800.0),  # half of a long one
+            (60.0, 30.0),
+            (30.0, 15.0),
+            (20.0, 10.0),  # from here on ten seconds before its end
+            (18.0, 8.0),
+            (15.0, 5.0),
+            (12.0, 4.0),  # but never before a third of it has passed
+            (6.0, 2.0),
+            (0.75, 0.25),
+        ],
+    )
+    def test_leaves_half_of_it_or_ten_seconds_but_lets_a_third_pass(
+        self, length: float, passed: float
+    ) -> None:
+        assert renew_at(1000.0 + length, length) == pytest.approx(1000.0 + passed)
+
+    @given(st.floats(0.01, 43200))
+    def test_is_between_a_third_and_a_half_of_any_lease(self, length: float) -> None:
+        passed = renew_at(length, length)
+
+        assert length / 3 - 1e-6 <= passed <= length / 2 + 1e-6
+
+
+class TestRenewing:
+    def test_keeps_a_lease_for_as_long_as_it_is_watched(self, house: House) -> None:
+        broker = house.broker()
+        lease = house.hold(broker)
+
+        house.let_pass(100.0)
+
+        assert broker.times() == [15.0, 30.0, 45.0, 60.0, 75.0, 90.0]
+        assert not lease.lost
+        assert house.losses() == []
+
+    def test_those_that_are_due_together_travel_in_one_call(self, house: House) -> None:
+        broker = house.broker()
+        for number in range(25):
+            house.hold(broker, f"m{number:02}")
+
+        house.let_pass(20.0)
+
+        assert broker.calls == [(15.0, [f"m{number:02}" for number in range(25)])]
+
+    def test_those_that_soon_will_be_due_travel_along_and_the_others_do_not(self, house: House) -> None:
+        broker = house.broker()
+        house.hold(broker, "first")
+        house.let_pass(3.0)
+        house.hold(broker, "soon")  # due within a tenth of its lease after the first
+        house.let_pass(1.0)
+        house.hold(broker, "later")
+
+        house.let_pass(12.0)
+
+        assert broker.calls == [(15.0, ["first", "soon"])]
+        house.let_pass(3.0)
+        assert broker.calls[1:] == [(19.0, ["later"])]
+
+    def test_each_lane_has_calls_of_its_own(self, house: House) -> None:
+        jobs, mails = house.broker("jobs"), house.broker("mails")
+        house.hold(jobs, "a")
+        house.hold(mails, "b")
+
+        house.let_pass(15.0)
+
+        assert (jobs.calls, mails.calls) == ([(15.0, ["a"])], [(15.0, ["b"])])
+
+    def test_watching_twice_changes_nothing_and_says_so(self, house: House) -> None:
+        broker = house.broker()
+        lease = house.hold(broker)
+        again = Held(lease=lease, lane=broker, queue="jobs", delivery=a_delivery("m", 0.0, 30.0))
+
+        assert house.renewer.watch(again) is False
+        house.let_pass(15.0)
+
+        assert broker.calls == [(15.0, ["m"])]
+        assert len(house.renewer) == 1
+
+    def test_goes_by_what_the_broker_gave_where_that_is_less_than_was_asked_for(self, house: House) -> None:
+        broker = house.broker(length=30.0)
+        lease = house.hold(broker, length=300.0)
+
+        house.let_pass(200.0)
+
+        assert broker.times() == [150.0, 165.0, 180.0, 195.0]
+        assert not lease.lost
+
+    def test_a_lease_renewed_by_hand_is_due_by_its_new_end(self, house: House) -> None:
+        broker = house.broker()
+        lease = house.hold(broker)
+        house.let_pass(10.0)
+
+        lease.extend(house.clock.monotonic() + 30.0)
+        house.renewer.renewed(lease)
+        house.let_pass(50.0)
+
+        assert broker.times() == [25.0, 40.0, 55.0]
+        assert not lease.lost
+
+    def test_a_lease_shortened_by_hand_is_due_earlier(self, house: House) -> None:
+        broker = house.broker()
+        lease = house.hold(broker)
+
+        lease.extend(house.clock.monotonic() + 6.0)
+        house.renewer.renewed(lease)
+        house.let_pass(10.0)
+
+        assert broker.times() == [2.0]
+        assert not lease.lost
+
+    def test_a_lease_that_somebody_extended_without_a_word_is_kept_all_the_same(self, house: House) -> None:
+        broker = house.broker()
+        lease = house.hold(broker)
+        house.let_pass(10.0)
+
+        lease.extend(house.clock.monotonic() + 30.0)
+        house.let_pass(90.0)
+
+        assert not lease.lost
+        assert house.losses() == []
+
+    def test_no_lease_is_kept_for_longer_than_max_lease(self) -> None:
+        house = House(max_lease=50.0)
+        broker = house.broker()
+        lease = house.hold(broker)
+
+        house.let_pass(49.5)
+        held = lease.lost
+        house.let_pass(0.5)
+
+        # At 15 it is prolonged to 45. At 30 it would be to 60.
+        assert broker.times() == [15.0]
+        assert (held, lease.lost, house.losses()) == (True, True, ["m"])
+        house.close()
+
+    def test_a_neighbour_does_not_take_along_what_has_been_held_for_too_long(self) -> None:
+        house = House(max_lease=50.0)
+        broker = house.broker()
+        old = house.hold(broker, "old")
+        house.let_pass(10.0)
+        house.hold(broker, "new")
+
+        house.let_pass(40.0)
+
+        assert broker.calls == [(15.0, ["old"]), (25.0, ["new"])]
+        assert old.lost
+        house.close()
+
+
+class TestFailures:
+    @pytest.mark.parametrize("error", [Throttled, ConnectionFailed])
+    def test_one_that_may_pass_is_tried_again_each_half_second_until_it_has(
+        self, house: House, error: type[QueueError]
+    ) -> None:
+        broker = house.broker()
+        lease = house.hold(broker)
+        broker.says(error)
+        house.let_pass(17.0)
+
+        broker.answer = broker.yes
+        house.let_pass(3.0)
+
+        assert broker.times() == [15.0, 15.5, 16.0, 16.5, 17.0, 17.5]
+        assert not lease.lost
+        assert house.losses() == []
+
+    def test_is_tried_until_the_lease_ends_and_then_it_is_lost(self, house: House) -> None:
+        broker = house.broker()
+        lease = house.hold(broker)
+        broker.says(Throttled)
+
+        house.let_pass(29.5)
+        before = lease.lost
+        house.let_pass(10.0)
+
+        assert broker.times() == [15.0 + n / 2 for n in range(30)]
+        assert (before, lease.lost) == (False, True)
+        [event] = house.events
+        assert isinstance(event, LeaseLostEvent)
+        assert (event.queue, event.message_id, event.session_id) == ("jobs", "m", None)
+        assert event.reason == "it ran out before it could be renewed"
+        assert len(house.renewer) == 0
+
+    def test_tries_after_a_failure_are_half_a_second_apart_also_where_a_neighbour_is_due(
+        self, house: House
+    ) -> None:
+        broker = house.broker()
+        broker.says(Throttled)
+        for number in range(4):
+            house.hold(broker, f"m{number}")
+            house.let_pass(0.125)
+
+        house.let_pass(20.0)
+
+        for number in range(4):
+            tries = [when for when, ids in broker.calls if f"m{number}" in ids]
+            gaps = [later - earlier for earlier, later in pairwise(tries)]
+            assert min(gaps) >= 0.5
+
+    @pytest.mark.parametrize("error", [InvalidReceipt, LeaseLost])
+    def test_a_definite_one_is_a_loss_at_once(self, house: House, error: type[QueueError]) -> None:
+        broker = house.broker()
+        lease = house.hold(broker)
+        broker.says(error)
+
+        house.let_pass(15.0)
+        house.let_pass(60.0)
+
+        assert broker.times() == [15.0]
+        assert house.losses() == ["m"]
+        with pytest.raises(LeaseLost, match=f"no: {error.__name__}"):
+            lease.check()
+
+    def test_one_answer_is_not_anothers(self, house: House) -> None:
+        broker = house.broker()
+        leases = {name: house.hold(broker, name) for name in ("good", "gone", "busy")}
+        errors: dict[str, QueueError] = {"gone": InvalidReceipt("gone"), "busy": Throttled("busy")}
+        broker.answer = lambda held: (
+            Outcome(error=errors[held.lease._what]) if held.lease._what in errors else broker.yes(held)
+        )
+
+        house.let_pass(31.0)
+
+        assert {name: lease.lost for name, lease in leases.items()} == {
+            "good": False,
+            "gone": True,
+            "busy": True,
+        }
+        assert house.losses() == ["gone", "busy"]
+
+    def test_an_error_raised_stands_for_all_of_the_call(self, house: House) -> None:
+        broker = house.broker()
+        leases = [house.hold(broker, name) for name in ("a", "b")]
+
+        def fail() -> None:
+            raise LeaseLost("all gone")
+
+        broker.before = fail
+        house.let_pass(15.0)
+
+        assert [lease.lost for lease in leases] == [True, True]
+        assert sorted(map(str, house.losses())) == ["a", "b"]
+
+    @pytest.mark.parametrize("answers", ["an exception", "too few"])
+    def test_a_broken_provider_is_asked_again_and_its_leases_live_on(
+        self, house: House, answers: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Broken(Broker):
+            broken = True
+
+            def renew(self, held: Sequence[Held]) -> Sequence[Outcome[float]]:
+                found = super().renew(held)
+                if self.broken and answers == "an exception":
+                    raise TypeError("a bug")
+                return found[:-1] if self.broken else found
+
+        broker = Broken("jobs", house.clock)
+        house._brokers.append(broker)
+        lease = house.hold(broker)
+        house.let_pass(16.0)
+
+        broker.broken = False
+        house.let_pass(4.0)
+
+        assert broker.times() == [15.0, 15.5, 16.0, 16.5]
+        assert not lease.lost
+        assert "renewing 1 leases failed" in caplog.text
+
+    def test_a_lost_session_is_told_as_a_session(self, house: House) -> None:
+        broker = house.broker()
+        lease = house.hold(broker, "s1", session=True)
+        broker.says(SessionLeaseLost)
+
+        house.let_pass(15.0)
+
+        [event] = house.events
+        assert isinstance(event, LeaseLostEvent)
+        assert (event.message_id, event.session_id) == (None, "s1")
+        with pytest.raises(SessionLeaseLost):
+            lease.check()
+
+    def test_what_was_lost_otherwise_is_told_with_its_reason(self, house: House) -> None:
+        broker = house.broker()
+        lease = house.hold(broker, "s1", session=True)
+
+        lease.lose("it was handed out again")
+        house.let_pass(15.0)
+
+        [event] = house.events
+        assert isinstance(event, LeaseLostEvent)
+        assert "it was handed out again" in event.reason
+        assert broker.calls == []
+
+    def test_a_listener_that_raises_costs_nothing(self) -> None:
+        def bad(event: Event) -> None:
+            raise ValueError("listener")
+
+        house = House()
+        events = Events([bad])
+        house.renewer = LeaseRenewer(house.clock, house.scheduler, house.pool, events, max_lease=3600.0)
+        broker = house.broker()
+        leases = [house.hold(broker, name) for name in ("gone", "good")]
+        broker.answer = lambda held: (
+            Outcome(error=LeaseLost("x")) if held.lease is leases[0] else broker.yes(held)
+        )
+
+        house.let_pass(60.0)
+
+        assert [lease.lost for lease in leases] == [True, False]
+        house.close()
+
+
+class TestAHangingCall:
+    def test_does_not_keep_the_loss_of_its_lease_from_being_told(self, house: House) -> None:
+        broker = house.broker()
+        lease = house.hold(broker)
+        with Hang(broker) as hang:
+            house.let_pass(15.0, without=broker)
+            hang.wait_until_reached()
+
+            house.let_pass(14.5, without=broker)
+            before = lease.lost
+            house.let_pass(0.5, without=broker)
+
+            assert (before, lease.lost) == (False, True)
+            assert house.losses() == ["m"]
+
+    def test_that_is_answered_after_the_end_changes_nothing(self, house: House) -> None:
+        broker = house.broker()
+        lease = house.hold(broker)
+        with Hang(broker) as hang:
+            house.let_pass(15.0, without=broker)
+            hang.wait_until_reached()
+            house.let_pass(15.0, without=broker)
+
+        house.let_pass(30.0)
+
+        assert lease.lost
+        assert house.losses() == ["m"]
+        assert broker.times() == [15.0]
+
+    def test_costs_no_other_lane_its_leases(self, house: House) -> None:
+        stuck, healthy = house.broker("stuck"), house.broker("healthy")
+        lost, kept = house.hold(stuck, "lost"), house.hold(healthy, "kept")
+
+        with Hang(stuck):
+            house.let_pass(90.0, without=stuck)
+
+        assert (lost.lost, kept.lost) == (True, False)
+        assert healthy.times() == [15.0, 30.0, 45.0, 60.0, 75.0, 90.0]
+
+    def test_of_one_lane_is_the_only_one_of_it(self, house: House) -> None:
+        broker = house.broker()
+        house.hold(broker, "a")
+        house.let_pass(5.0)
+        house.hold(broker, "b")
+        with Hang(broker) as hang:
+            house.let_pass(10.0, without=broker)
+            hang.wait_until_reached()
+            house.let_pass(10.0, without=broker)
+
+            assert broker.calls == [(15.0, ["a"])]
+
+        house.let_pass(0.0)
+        assert [ids for _, ids in broker.calls] == [["a"], ["b"]]
+
+
+class TestForgetting:
+    def test_ends_the_renewals(self, house: House) -> None:
+        broker = house.broker()
+        lease = house.hold(broker)
+        house.let_pass(15.0)
+
+        house.renewer.forget(lease)
+        house.renewer.forget(lease)
+        house.let_pass(60.0)
+
+        assert broker.times() == [15.0]
+        assert house.losses() == []
+        assert len(house.renewer) == 0
+
+    def test_without_join_does_not_wait(self, house: House) -> None:
+        broker = house.broker()
+        lease = house.hold(broker)
+        with Hang(broker) as hang:
+            house.let_pass(15.0, without=broker)
+            hang.wait_until_reached()
+
+            house.renewer.forget(lease)
+
+            assert len(house.renewer) == 0
+
+    @pytest.mark.parametrize("forgotten_before", [False, True], ids=["at once", "forgotten before"])
+    def test_with_join_waits_for_a_renewal_under_way(self, house: House, forgotten_before: bool) -> None:
+        """Else the visibility that an abandon sets would be overwritten by a renewal that comes after it."""
+        broker = house.broker()
+        lease = house.hold(broker)
+        order: list[str] = []
+
+        def forget() -> None:
+            house.renewer.forget(lease, join=True)
+            order.append("forgotten")
+
+        waiting = threading.Thread(target=forget)
+        with Hang(broker) as hang:
+            house.let_pass(15.0, without=broker)
+            hang.wait_until_reached()
+            if forgotten_before:
+                house.renewer.forget(lease)
+            waiting.start()
+            house.clock.block_until(2)
+            order.append("answered")
+        waiting.join(REAL)
+
+        assert order == ["answered", "forgotten"]
+
+    def test_with_join_waits_at_most_until_the_lease_ends(self, house: House) -> None:
+        broker = house.broker()
+        lease = house.hold(broker)
+        waiting = threading.Thread(target=house.renewer.forget, args=(lease,), kwargs={"join": True})
+        with Hang(broker) as hang:
+            house.let_pass(15.0, without=broker)
+            hang.wait_until_reached()
+            waiting.start()
+            house.clock.block_until(2)
+
+            house.clock.advance(15.0)
+            waiting.join(REAL)
+
+            assert not waiting.is_alive()
+
+    def test_keeps_a_renewal_that_waits_for_its_lane_from_being_made(self, house: House) -> None:
+        broker = house.broker()
+        house.hold(broker, "a")
+        house.let_pass(5.0)
+        b = house.hold(broker, "b")
+        with Hang(broker) as hang:
+            house.let_pass(10.0, without=broker)
+            hang.wait_until_reached()
+            house.let_pass(5.0, without=broker)  # a hangs, b stands behind it
+
+            house.renewer.forget(b, join=True)  # and does not wait for a
+
+        house.let_pass(0.0)
+        assert broker.calls == [(15.0, ["a"])]
+
+
+class TestSettling:
+    def test_a_renewal_that_fails_because_of_it_is_no_loss(self, house: House) -> None:
+        broker = house.broker()
+        lease = house.hold(broker)
+        broker.says(InvalidReceipt)
+
+        house.renewer.settling([lease], True)
+        house.let_pass(15.0)
+        house.renewer.settled([lease])
+        house.renewer.settling([lease], False)
+        house.let_pass(60.0)
+
+        assert broker.times() == [15.0]
+        assert not lease._lost_because
+        assert house.losses() == []
+
+    def test_a_lease_is_renewed_meanwhile(self, house: House) -> None:
+        broker = house.broker()
+        lease = house.hold(broker)
+
+        house.renewer.settling([lease], True)
+        house.let_pass(40.0)
+
+        assert broker.times() == [15.0, 30.0]
+        assert not lease.lost
+
+    def test_that_failed_leaves_a_loss_a_loss(self, house: House) -> None:
+        broker = house.broker()
+        lease = house.hold(broker)
+        broker.says(InvalidReceipt)
+        house.renewer.settling([lease], True)
+        house.let_pass(15.0)
+
+        house.renewer.settling([lease], False)
+        house.let_pass(0.5)
+
+        assert lease.lost
+        assert house.losses() == ["m"]
+
+    def test_of_one_message_of_a_session_does_not_end_that_of_another(self, house: House) -> None:
+        broker = house.broker()
+        lease = house.hold(broker, "s1", session=True)
+        broker.says(SessionLeaseLost)
+        house.renewer.settling([lease], True)
+        house.renewer.settling([lease], True)
+
+        house.renewer.settling([lease], False)
+        house.let_pass(15.0)
+        before = lease.lost
+        house.renewer.settling([lease], False)
+        house.let_pass(0.5)
+
+        assert (before, lease.lost) == (False, True)
+
+    def test_a_message_settled_is_forgotten_and_a_session_is_kept(self, house: House) -> None:
+        broker = house.broker()
+        message, session = house.hold(broker, "m"), house.hold(broker, "s1", session=True)
+
+        house.renewer.settled([message, session])
+        house.let_pass(15.0)
+
+        assert broker.calls == [(15.0, ["s1"])]
+        assert len(house.renewer) == 1
+
+
+def test_a_closed_client_has_no_more_use_for_its_leases(house: House) -> None:
+    broker = house.broker()
+    lease = house.hold(broker)
+    house.let_pass(1.0)
+
+    house.close()
+    house.hold(broker, "late")
+    house.renewer.forget(lease)
+
+    assert broker.calls == []
+    assert house.losses() == []

@@ -1,0 +1,158 @@
+"""The rules of retrying, without a thread in sight."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from queue_runtime.errors import ConfigurationError, DecodeError
+from queue_runtime.message import Delivery, Message
+from queue_runtime.worker.handling import Reject, Retry
+from queue_runtime.worker.verdict import (
+    FLOOR_GIVEN_BACK,
+    FLOOR_IN_PLACE,
+    MAX_TRACEBACK,
+    Done,
+    GiveUp,
+    HandlerPolicy,
+    RetryIn,
+    Verdict,
+    before_handler,
+    verdict,
+)
+
+POLICY = HandlerPolicy(max_attempts=3, base=2.0, cap=3.0)
+DELIVERY = Delivery(
+    message=Message(body=b"{}"),
+    receipt="r",
+    broker_id="b",
+    delivery_count=1,
+    sequence=1,
+    enqueued_at=None,
+    leased_until=0.0,
+    lease=30.0,
+)
+
+
+def judge(
+    error: BaseException | None,
+    attempt: int = 1,
+    policy: HandlerPolicy = POLICY,
+    *,
+    in_place: bool = False,
+    luck: float = 1.0,
+) -> Verdict:
+    return verdict(error, attempt, policy, in_place=in_place, random=lambda: luck)
+
+
+def test_returning_completes() -> None:
+    assert judge(None) == Done()
+
+
+@pytest.mark.parametrize(("attempt", "delay"), [(1, 2.0), (2, 3.0)])
+def test_an_error_is_tried_again_after_a_growing_backoff_up_to_the_cap(attempt: int, delay: float) -> None:
+    assert judge(ValueError(), attempt) == RetryIn(delay)
+
+
+def test_the_backoff_has_full_jitter_above_a_floor() -> None:
+    assert judge(ValueError(), luck=0.75) == RetryIn(1.5)
+    assert judge(ValueError(), luck=0.0) == RetryIn(FLOOR_GIVEN_BACK)
+    assert judge(ValueError(), luck=0.0, in_place=True) == RetryIn(FLOOR_IN_PLACE)
+
+
+def test_the_last_attempt_gives_up_and_says_why() -> None:
+    try:
+        raise ValueError("no such branch")
+    except ValueError as error:
+        end = judge(error, attempt=3)
+
+    assert isinstance(end, GiveUp)
+    assert (end.reason, end.description, end.exception) == (
+        "MaxAttemptsExceeded",
+        "no such branch",
+        "ValueError",
+    )
+    assert end.traceback is not None
+    assert end.traceback.endswith("ValueError: no such branch\n")
+
+
+def test_a_long_traceback_keeps_its_end() -> None:
+    end = judge(ValueError("x" * 10_000), attempt=3)
+
+    assert isinstance(end, GiveUp)
+    assert end.traceback is not None
+    assert len(end.traceback) == MAX_TRACEBACK
+    assert end.traceback.endswith("x\n")
+
+
+def test_retry_asks_for_its_delay_and_is_an_attempt_like_any_other() -> None:
+    assert judge(Retry(7.0)) == RetryIn(7.0)
+    assert judge(Retry()) == RetryIn(2.0)
+    assert isinstance(judge(Retry(7.0), attempt=3), GiveUp)
+
+
+def test_a_retry_in_place_holds_up_its_session_no_longer_than_max_hold() -> None:
+    assert judge(Retry(1000.0), in_place=True) == RetryIn(POLICY.max_hold)
+
+
+@pytest.mark.parametrize("delay", [-1.0, float("nan"), float("inf")])
+def test_an_impossible_delay_is_refused_where_it_is_written(delay: float) -> None:
+    with pytest.raises(ValueError, match="delay"):
+        Retry(delay)
+
+
+def test_reject_gives_up_at_once_with_its_reason() -> None:
+    assert judge(Reject("Spam", "from a bot")) == GiveUp(reason="Spam", description="from a bot")
+
+
+def test_a_body_that_cannot_be_decoded_is_poison() -> None:
+    end = judge(DecodeError("payload.number: missing"))
+
+    assert isinstance(end, GiveUp)
+    assert (end.reason, end.description) == ("DecodeError", "payload.number: missing")
+
+
+def test_a_permanent_exception_does_not_wait_for_the_last_attempt() -> None:
+    end = judge(KeyError("x"), policy=replace(POLICY, permanent=(LookupError,)))
+
+    assert isinstance(end, GiveUp)
+    assert end.reason == "KeyError"
+
+
+def test_even_an_exit_from_a_handler_is_an_attempt() -> None:
+    assert isinstance(judge(SystemExit(1)), RetryIn)
+
+
+class TestBeforeTheHandler:
+    def test_what_has_been_handed_out_too_often_does_not_run(self) -> None:
+        limit = POLICY.delivery_limit
+
+        assert before_handler(replace(DELIVERY, delivery_count=limit), POLICY) is None
+        end = before_handler(replace(DELIVERY, delivery_count=limit + 1), POLICY)
+
+        assert end is not None
+        assert end.reason == "MaxDeliveriesExceeded"
+
+    def test_one_that_came_behind_others_is_not_blamed_for_their_failures(self) -> None:
+        assert before_handler(replace(DELIVERY, delivery_count=1000, follows=True), POLICY) is None
+
+    def test_what_the_codec_could_not_read_does_not_run(self) -> None:
+        end = before_handler(replace(DELIVERY, problem="not base64"), POLICY)
+
+        assert end == GiveUp(reason="DecodeError", description="not base64")
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"max_attempts": 0}, "max_attempts"),
+        ({"base": -1.0}, "base"),
+        ({"cap": float("nan")}, "cap"),
+        ({"max_deliveries": 2}, "max_deliveries"),
+        ({"max_hold": 10.0, "max_attempts": 9}, "max_hold"),
+    ],
+)
+def test_a_policy_that_cannot_work_is_refused_by_name(settings: dict[str, float], named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        HandlerPolicy(**settings)  # type: ignore[arg-type]
