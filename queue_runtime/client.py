@@ -239,7 +239,7 @@ class QueueClient:
         """The dead-letter queue of *queue*: list, count, replay."""
         return DeadLetters(self.runtime_for(queue), queue)
 
-    def close(self, *, timeout: float = 30.0) -> None:
+    def close(self, *, timeout: float = 3.0) -> None:
         """Stop the client's workers, release what nobody took, end its threads. Twice is harmless.
 
         Each of its threads is waited for at most *timeout* seconds. What a receive that cannot be woken

@@ -20,6 +20,8 @@ from queue_runtime.events import Listener
 
 QUEUE = "events"
 MAX_ATTEMPTS = 5
+POLL = 5.0
+"""Seconds of one question to an idle queue: few requests, and a quick restart."""
 
 Handler = Callable[[ReceivedMessage], None]
 T = TypeVar("T")
@@ -86,7 +88,7 @@ def handle(message: ReceivedMessage) -> None:
 def make_worker(client: QueueClient, handler: Handler = handle) -> Worker:
     """The worker of this bot: five tries within a few seconds, sixteen sessions at once."""
     policy = HandlerPolicy(max_attempts=MAX_ATTEMPTS, base=0.2, cap=5.0)
-    return Worker(client, QUEUE, handler, concurrency=16, policy=policy)
+    return Worker(client, QUEUE, handler, concurrency=16, policy=policy, poll=POLL)
 
 
 def run(handler: Handler = handle, listeners: Sequence[Listener] = ()) -> StopReport:

@@ -50,7 +50,11 @@ class Work:
         return not self.in_hand.has_fetcher()
 
     def stop(self, deadline: float = 25.0, *, hurry: Callable[[], bool] | None = None) -> StopReport:
-        """Stop in the order that `Worker.stop` tells; *hurry* turning true ends the wait for handlers."""
+        """Stop in the order that `Worker.stop` tells.
+
+        With *hurry* the process is about to end: so a poll that cannot be woken is waited for too, until the
+        deadline, or until *hurry* is true, which ends the wait for handlers as well.
+        """
         with self._stop_lock:
             first, self._stopping = not self._stopping, True
         if first:
@@ -85,20 +89,26 @@ class Work:
             run.stop()
         self._runtime.stop_waiting(self._context.target)
         # 3: let handlers finish; their leases are kept, and their settlements are part of them.
-        while not (hurry is not None and hurry()):
-            left = max(0.0, end - clock.monotonic())
-            slice_ = left if hurry is None else min(LOOK, left)
-            if self.in_hand.wait(self.in_hand.is_empty, slice_) or left <= 0:
-                break
+        self._wait(self.in_hand.is_empty, end, hurry)
         # 4: past the deadline, nobody may believe that it still holds its message.
         still_running = [run.overdue() for run in self.in_hand.runs()]
-        # A poll that can be woken has ended by now; one that cannot may outlive this.
-        left = max(0.0, end - clock.monotonic())
-        if self.in_hand.wait(lambda: not self.in_hand.has_fetcher(), min(LOOK, left)):
+        # A poll that can be woken has ended by now. One that cannot may outlive this, and its messages are
+        # released when it ends; but not in a process that is gone by then.
+        poll_end = end if hurry is not None else min(end, clock.monotonic() + LOOK)
+        if self._wait(lambda: not self.in_hand.has_fetcher(), poll_end, hurry):
             self._fetcher.thread.join()
         self._forget_client()
         self._runtime.executor.claim(-self.in_hand.permits)
         return self._result(before, overdue=sum(still_running), unanswered=still_running.count(False))
+
+    def _wait(self, fact: Callable[[], bool], end: float, hurry: Callable[[], bool] | None) -> bool:
+        """Wait for *fact* until the moment *end*, or until *hurry* is true; returns whether it is so."""
+        while True:
+            left = max(0.0, end - self._runtime.clock.monotonic())
+            if self.in_hand.wait(fact, left if hurry is None else min(LOOK, left)):
+                return True
+            if left <= 0 or (hurry is not None and hurry()):
+                return False
 
     def _result(self, before: Tally, *, overdue: int, unanswered: int) -> StopReport:
         now = self.in_hand.tally()

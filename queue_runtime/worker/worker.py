@@ -40,7 +40,9 @@ class Worker:
     that raises is tried again by *policy*; `Retry` asks for that, `Reject` for the dead-letter queue. On a
     queue with sessions one message of a session is handled at a time, in order, and the session waits for
     its failed head; it is let go after *session_idle* seconds without a message, or at once when its place
-    is wanted. Leases are kept alive meanwhile; `message.lease` says if one is lost all the same.
+    is wanted. Leases are kept alive meanwhile; `message.lease` says if one is lost all the same. One question
+    to the broker waits *poll* seconds for messages: what idle costs, and on SQS, whose polls cannot be woken,
+    how long the end of `run` may take.
 
     One worker serves one queue; several may share a client, its threads and its leases. Raises
     `ConfigurationError` for what cannot work; the queue is looked at by `start`.
@@ -57,6 +59,7 @@ class Worker:
         concurrency: int = 16,
         policy: HandlerPolicy | None = None,
         session_idle: float = 2.0,
+        poll: float = POLL,
     ) -> None: ...
 
     @overload
@@ -70,6 +73,7 @@ class Worker:
         concurrency: int = 16,
         policy: HandlerPolicy | None = None,
         session_idle: float = 2.0,
+        poll: float = POLL,
     ) -> None: ...
 
     def __init__(
@@ -82,18 +86,22 @@ class Worker:
         concurrency: int = 16,
         policy: HandlerPolicy | None = None,
         session_idle: float = 2.0,
+        poll: float = POLL,
     ) -> None:
         check_queue(queue)
         if concurrency < 1:
             raise ConfigurationError(f"concurrency must be at least 1, it is {concurrency}", queue=queue)
         if not 0 <= session_idle < float("inf"):
             raise ConfigurationError(f"session_idle must be seconds from 0 on, it is {session_idle!r}")
+        if not 0 < poll < float("inf"):
+            raise ConfigurationError(f"poll must be seconds above 0, it is {poll!r}")
         self._client = client
         self._queue = queue
         self._enter = entry_point(handler, payload)
         self._concurrency = concurrency
         self._policy = policy or HandlerPolicy()
         self._session_idle = session_idle
+        self._poll = poll
         self._signals = 0  # written by signal handlers, which take no lock
         self._lock = threading.Lock()
         # guarded by _lock
@@ -102,7 +110,9 @@ class Worker:
     def run(self, *, deadline: float = STOP_DEADLINE) -> StopReport:
         """Start, block until SIGTERM, SIGINT or `stop`, and stop within *deadline* seconds.
 
-        A second signal stops at once. Outside the main thread no signal is caught, and `stop` ends it.
+        As the process is about to end, a poll that cannot be woken is waited for: what SQS gave to a
+        connection that is gone would stay hidden for a lease. A second signal waits for nothing. Outside the
+        main thread no signal is caught, and `stop` ends it.
         """
         self._signals = 0
         with _Signals(self._on_signal):
@@ -125,14 +135,15 @@ class Worker:
         Raises `QueueNotFound`, and `ConfigurationError` if the queue has no dead-letter queue: what can
         never be handled would have nowhere to go.
         """
-        self._start(poll=POLL, session_idle=self._session_idle)
+        self._start(poll=self._poll, session_idle=self._session_idle)
 
     def stop(self, deadline: float = STOP_DEADLINE) -> StopReport:
         """Stop within *deadline* seconds and say how that went. A second call answers the same.
 
         1 fetch no more; 2 release what was not started; 3 let handlers finish, their leases kept; 4 at the
-        deadline tell those that have not that their leases are lost. May be called from any thread, a
-        handler's own included (which then counts as overdue if it is waited for).
+        deadline tell those that have not that their leases are lost. A poll that cannot be woken is not
+        waited for: the report names its thread, and what it still brings is released. Call it from any
+        thread but a handler's, which would wait for itself.
         """
         with self._lock:
             work = self._work

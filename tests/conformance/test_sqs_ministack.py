@@ -10,13 +10,10 @@ from queue_runtime.testing.conformance import *  # noqa: F403  # the rows: pytes
 from queue_runtime.testing.sqs import CREDENTIALS, REGION, LocalSqs
 from tests.conformance.sqs_harness import SqsHarness
 
-FAULTS: dict[str, str] = {}
-
-
 @pytest.fixture(scope="module")
 def harness() -> Iterator[SqsHarness]:
     with pytest.MonkeyPatch.context() as environment, LocalSqs() as server:
         for name, value in CREDENTIALS.items():
             environment.setenv(name, value)
-        with SqsHarness("sqs on ministack", REGION, server.url, faults=FAULTS) as made:
+        with SqsHarness("sqs on ministack", REGION, server.url) as made:
             yield made

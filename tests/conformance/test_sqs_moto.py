@@ -15,7 +15,11 @@ from queue_runtime.testing.conformance import *  # noqa: F403  # the rows: pytes
 from queue_runtime.testing.sqs import CREDENTIALS, REGION
 from tests.conformance.sqs_harness import SqsHarness
 
-FAULTS: dict[str, str] = {}
+FAULTS = {
+    "test_a_stale_receipt_does_not_take_the_message_from_its_new_holder": (
+        "moto deletes a message for the receipt of an earlier receive; AWS agrees and deletes nothing"
+    ),
+}
 
 
 @pytest.fixture(scope="module")

@@ -28,9 +28,8 @@ from queue_runtime.testing.sqs import CREDENTIALS, LocalSqs, make_queue
 BOT = Path(__file__).resolve().parents[1]
 """The folder of the bot."""
 
-LEASE = 10
-"""Seconds. A long poll cannot be woken: the one that a stopped bot leaves behind may be handed one more
-message, which nobody sees until its lease ends. That is what the reader waits for at most."""
+LEASE = 30
+"""Seconds."""
 
 STOP_TIMEOUT = 35.0
 """Seconds for a bot to end after SIGTERM; its own deadline is 25."""

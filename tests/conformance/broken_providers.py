@@ -1,0 +1,213 @@
+"""Providers that break one promise each: the memory provider with one method spoilt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from queue_runtime.clock import sleep
+from queue_runtime.errors import Outcome
+from queue_runtime.message import Delivery, Message
+from queue_runtime.provider import Abandon, Capabilities, Complete, DeadLetter, ProviderSession, Settlement
+from queue_runtime.providers import memory, memory_queues
+from queue_runtime.providers.memory import InMemoryClient, InMemorySession
+from queue_runtime.providers.memory_broker import MemoryBroker
+from queue_runtime.providers.memory_queues import GroupQueue, PlainQueue, Session, SessionQueue, Stored
+
+Break = Callable[[pytest.MonkeyPatch], None]
+
+
+def _around(owner: type, name: str, spoil: Callable[..., Any]) -> Break:
+    """Replace a method by *spoil*, which gets the true one first."""
+    true = getattr(owner, name)
+    return lambda patch: patch.setattr(owner, name, lambda *a, **k: spoil(true, *a, **k))
+
+
+def loses_order(true: Any, queue: SessionQueue, session: Session, most: int, now: float) -> list[Delivery]:
+    taken: list[Delivery] = true(queue, session, most, now)
+    return taken[::-1]
+
+
+def loses_order_of_groups(true: Any, queue: GroupQueue, most: int, lease: float, now: float) -> list[Delivery]:
+    return PlainQueue.take(queue, most, lease, now)  # and their exclusivity
+
+
+def accepts_stale_receipts(true: Any, queue: PlainQueue, delivery: Delivery, now: float) -> Stored:
+    return queue._messages[delivery.sequence or 0]
+
+
+def misaligns_outcomes(
+    true: Any, client: InMemoryClient, queue: str, settlements: Sequence[Settlement]
+) -> Sequence[Outcome[None]]:
+    outcomes: Sequence[Outcome[None]] = true(client, queue, settlements)
+    return sorted(outcomes, key=lambda outcome: outcome.ok)
+
+
+def raises_for_all(
+    true: Any, client: InMemoryClient, queue: str, settlements: Sequence[Settlement]
+) -> Sequence[Outcome[None]]:
+    for outcome in (outcomes := true(client, queue, settlements)):
+        if outcome.error is not None:
+            raise outcome.error
+    return outcomes  # type: ignore[no-any-return]
+
+
+def never_ends_a_lease(true: Any, stored: Stored, now: float) -> bool:
+    return stored.visible_at <= now and stored.leased_until is None
+
+
+def hides_nothing(true: Any, stored: Stored, now: float) -> bool:
+    return stored.visible_at <= now
+
+
+def does_not_renew(true: Any, client: InMemoryClient, queue: str, deliveries: Any, **options: Any) -> Any:
+    return [Outcome(client._clock.monotonic() + 30.0) for _ in deliveries]
+
+
+def dead_letters_without_a_copy(
+    true: Any, broker: MemoryBroker, queue: Any, message: Message, **options: Any
+) -> None:
+    if options.get("info") is None:
+        true(broker, queue, message, **options)
+
+
+def dead_letters_without_a_reason(
+    true: Any, broker: MemoryBroker, queue: Any, message: Message, **options: Any
+) -> None:
+    if options.get("info") is not None:
+        options["info"] = replace(options["info"], description=None, message_id=None)
+    true(broker, queue, message, **options)
+
+
+def dead_letters_by_copy_only(true: Any, client: InMemoryClient, *what: Any, remove: Any) -> None:
+    kept = isinstance(what[2], DeadLetter)
+    true(client, *what, remove=(lambda: None) if kept else remove)
+
+
+def completes_nothing(true: Any, client: InMemoryClient, *what: Any, remove: Any) -> None:
+    kept = isinstance(what[2], Complete)
+    true(client, *what, remove=(lambda: None) if kept else remove)
+
+
+def completes_the_abandoned(true: Any, client: InMemoryClient, *what: Any, remove: Any) -> None:
+    if isinstance(what[2], Abandon):
+        remove()
+    else:
+        true(client, *what, remove=remove)
+
+
+def forgets_delays(true: Any, stored: Stored, now: float, delay: float) -> None:
+    true(stored, now, 0.0)
+
+
+def shares_sessions(true: Any, session: Session, now: float) -> bool:
+    return bool(session.messages)
+
+
+def keeps_closed_sessions(true: Any, session: InMemorySession) -> None:
+    pass
+
+
+def forgets_what_a_lost_session_had(true: Any, session: Session) -> None:
+    session.leased_until = None
+
+
+def settles_for_lost_sessions(true: Any, queue: SessionQueue, session: Session, *hold: Any) -> None:
+    pass
+
+
+def overstays(true: Any, client: InMemoryClient, queue: str, most: int, wait: float, **options: Any) -> Any:
+    found = true(client, queue, most, wait, **options)
+    if not found:
+        sleep(client._clock, 0.5)
+    return found
+
+
+def does_not_wait(true: Any, client: InMemoryClient, queue: str, most: int, wait: float, **options: Any) -> Any:
+    return true(client, queue, most, 0.0, **options)
+
+
+def brings_too_many(true: Any, client: InMemoryClient, queue: str, most: int, wait: float, **options: Any) -> Any:
+    return true(client, queue, most + 1, wait, **options)
+
+
+def delivers_twice(true: Any, queue: PlainQueue, stored: Stored, now: float) -> None:
+    true(queue, stored, now)
+    true(queue, replace(stored, sequence=stored.sequence + 1_000_000), now)
+
+
+def counts_no_deliveries(true: Any, stored: Stored, **what: Any) -> Delivery:
+    return replace(true(stored, **what), delivery_count=1)
+
+
+def drops_empty_attributes(true: Any, stored: Stored, **what: Any) -> Delivery:
+    delivery: Delivery = true(stored, **what)
+    kept = {name: value for name, value in delivery.message.attributes.items() if value}
+    return replace(delivery, message=replace(delivery.message, attributes=kept))
+
+
+def normalises_line_ends(true: Any, stored: Stored, **what: Any) -> Delivery:
+    delivery: Delivery = true(stored, **what)
+    body = delivery.message.body.replace(b"\r\n", b"\n")
+    return replace(delivery, message=replace(delivery.message, body=body))
+
+
+def counts_characters(true: Any, client: InMemoryClient, queue: str, message: Message) -> int:
+    return len(message.body.decode(errors="replace"))
+
+
+def claims_more_than_it_takes(true: Any, client: InMemoryClient, queue: Any) -> Capabilities:
+    return replace(true(client, queue), max_message_size=2 * client._max_message_size)
+
+
+def stays_open(true: Any, client: InMemoryClient) -> None:
+    pass
+
+
+def accepts_at_most_one(true: Any, client: InMemoryClient, *what: Any, **options: Any) -> ProviderSession | None:
+    if getattr(client, "spoilt", None) is not None:
+        return None
+    session: ProviderSession | None = true(client, *what, **options)
+    client.spoilt = session  # type: ignore[attr-defined]
+    return session
+
+
+BROKEN: dict[str, Break] = {
+    each.__name__: _around(owner, name, each)
+    for owner, name, each in (
+        (SessionQueue, "take", loses_order),
+        (GroupQueue, "take", loses_order_of_groups),
+        (PlainQueue, "held", accepts_stale_receipts),
+        (InMemoryClient, "settle", misaligns_outcomes),
+        (InMemoryClient, "settle", raises_for_all),
+        (Stored, "free", never_ends_a_lease),
+        (Stored, "free", hides_nothing),
+        (InMemoryClient, "renew", does_not_renew),
+        (MemoryBroker, "store", dead_letters_without_a_copy),
+        (MemoryBroker, "store", dead_letters_without_a_reason),
+        (InMemoryClient, "_finish", dead_letters_by_copy_only),
+        (InMemoryClient, "_finish", completes_nothing),
+        (InMemoryClient, "_finish", completes_the_abandoned),
+        (Stored, "give_back", forgets_delays),
+        (Session, "free", shares_sessions),
+        (InMemorySession, "close", keeps_closed_sessions),
+        (Session, "let_go", forgets_what_a_lost_session_had),
+        (SessionQueue, "check", settles_for_lost_sessions),
+        (InMemoryClient, "receive", overstays),
+        (InMemoryClient, "receive", does_not_wait),
+        (InMemoryClient, "receive", brings_too_many),
+        (PlainQueue, "add", delivers_twice),
+        (Stored, "shown", counts_no_deliveries),
+        (Stored, "shown", drops_empty_attributes),
+        (Stored, "shown", normalises_line_ends),
+        (InMemoryClient, "size", counts_characters),
+        (InMemoryClient, "_capabilities", claims_more_than_it_takes),
+        (InMemoryClient, "_check_open", stays_open),
+        (InMemoryClient, "accept_session", accepts_at_most_one),
+    )
+}
+
+__all__ = ["BROKEN", "memory", "memory_queues"]

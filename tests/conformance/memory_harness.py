@@ -1,0 +1,47 @@
+"""The memory provider, on a clock that is moved, for the conformance rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import count
+
+from queue_runtime import QueueClient, connect
+from queue_runtime.testing import FakeClock
+from queue_runtime.testing.conformance import FakeTime, QueueSpec
+
+_names = (f"conformance-{n}" for n in count(1))
+
+
+class MemoryHarness:
+    """One broker, shared by its clients; queues are declared by a client that stays."""
+
+    lease = 5.0
+    look = 0.0
+    counts_lag = 0.0
+    faults: Mapping[str, str] = {}
+
+    def __init__(self, sessions: str) -> None:
+        self.name = f"memory with {sessions}"
+        self._sessions = sessions
+        clock = FakeClock()
+        self.time = FakeTime(clock)
+        self._clock = clock
+        self._broker = next(_names)
+        self._owners: list[QueueClient] = []
+
+    def make_queue(self, spec: QueueSpec) -> str:
+        name = f"queue-{len(self._owners)}"
+        kind = f":{self._sessions}" if spec.sessions else ""
+        self._owners.append(self._connect(f"?queues={name}{kind}&lease={spec.lease}"))
+        # Every queue has a dead-letter queue here, except the dead-letter queues.
+        return name if spec.dead_letters else f"{name}/$DeadLetterQueue"
+
+    def connect(self) -> QueueClient:
+        return self._connect("?max_message_size=65536")
+
+    def close(self) -> None:
+        for owner in self._owners:
+            owner.close()
+
+    def _connect(self, options: str) -> QueueClient:
+        return connect(f"memory://{self._broker}{options}", clock=self._clock)
