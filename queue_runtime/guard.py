@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from queue_runtime.breaker import BreakerPolicy, CircuitBreaker
 from queue_runtime.clock import Clock
-from queue_runtime.errors import CircuitOpen, Outcome, QueueError
+from queue_runtime.errors import CircuitOpen, Outcome, ProviderError, QueueError
 from queue_runtime.events import CircuitClosed, CircuitOpened, Events, ProviderCalled
 from queue_runtime.message import Delivery, Message
 from queue_runtime.provider import (
@@ -69,7 +69,7 @@ class Guard:
         if breaker is not None:
             self._admit(breaker, operation, queue, started)
         try:
-            result = act()
+            result = translated(act)
         except QueueError as exc:
             self.locate(exc, operation, queue)
             self._ended(breaker, operation, queue, started, count or 0, exc)
@@ -142,6 +142,19 @@ class Guard:
             return self._breakers.setdefault((operation, queue), CircuitBreaker(self._policy))
 
 
+def translated(act: Callable[[], R]) -> R:
+    """Run *act*; what a provider has overlooked becomes a `ProviderError`, whose text holds no secret.
+
+    A thread that fetches or settles lives by `QueueError`: nothing else may end it, and its session with it.
+    """
+    try:
+        return act()
+    except QueueError:
+        raise
+    except Exception as exc:  # see above: who still needs to live is every other session of the worker
+        raise ProviderError(f"the provider failed in a way of its own: {type(exc).__name__}") from exc
+
+
 class GuardedProvider(ProviderClient):
     """A `ProviderClient` whose every call goes through a `Guard`; to its callers it is just a provider."""
 
@@ -156,7 +169,7 @@ class GuardedProvider(ProviderClient):
     def capabilities(self, queue: str) -> Capabilities:
         # Not counted: it asks the broker once, and then never again.
         try:
-            return self._inner.capabilities(queue)
+            return translated(lambda: self._inner.capabilities(queue))
         except QueueError as exc:
             self._guard.locate(exc, "describe", queue)
             raise

@@ -17,12 +17,13 @@ from queue_runtime.errors import (
     InvalidReceipt,
     Outcome,
     OutcomeUnknown,
+    ProviderError,
     QueueError,
     QueueNotFound,
     Throttled,
 )
 from queue_runtime.events import CircuitClosed, CircuitOpened, Event, Events, ProviderCalled
-from queue_runtime.guard import Guard, GuardedProvider
+from queue_runtime.guard import Guard, GuardedProvider, translated
 from queue_runtime.message import Delivery, Message
 from queue_runtime.provider import Abandon, Complete, ProviderSession
 from queue_runtime.providers import memory
@@ -307,3 +308,16 @@ def test_what_asks_the_broker_nothing_is_not_counted(post: Post) -> None:
     post.provider.close()
 
     assert post.events == []
+
+
+def test_an_error_that_the_provider_overlooked_is_a_provider_error_without_its_text() -> None:
+    def overlooked() -> None:
+        raise KeyError("a key that may be a secret")
+
+    with pytest.raises(ProviderError) as caught:
+        translated(overlooked)
+
+    assert "KeyError" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert not caught.value.retryable

@@ -15,6 +15,7 @@ from queue_runtime.retry import backoff
 from queue_runtime.runtime import Runtime
 from queue_runtime.scheduler import Timer
 from queue_runtime.settling import dead_letter_info
+from queue_runtime.worker.attempts import Attempts
 from queue_runtime.worker.handling import PlainHandler
 from queue_runtime.worker.in_hand import InHand
 from queue_runtime.worker.verdict import GiveUp, HandlerPolicy, RetryIn, Verdict, before_handler, verdict
@@ -24,7 +25,7 @@ SettleOnce = Callable[[Sequence[ReceivedMessage], Sequence[Settlement]], Sequenc
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Shared by the runs of one worker; it holds no state of its own."""
+    """Shared by the runs of one worker."""
 
     runtime: Runtime
     queue: str
@@ -32,6 +33,7 @@ class Context:
     policy: HandlerPolicy
     session_idle: float
     in_hand: InHand
+    attempts: Attempts
 
     @property
     def target(self) -> str:

@@ -16,7 +16,7 @@ from queue_runtime.provider import Abandon
 from queue_runtime.retry import backoff
 from queue_runtime.session_client import SessionClient
 from queue_runtime.worker.context import Context
-from queue_runtime.worker.message_run import Attempts, MessageRun
+from queue_runtime.worker.message_run import MessageRun
 from queue_runtime.worker.session_run import SessionRun
 
 
@@ -31,7 +31,6 @@ class Fetcher:
         self._context = context
         self._sessions = sessions
         self._wait = wait
-        self._attempts = Attempts()
         self.thread = threading.Thread(
             target=self._run, name=f"queue_runtime-fetch-{context.queue}", daemon=True
         )
@@ -93,7 +92,7 @@ class Fetcher:
         started = 0
         refused = []
         for message in messages:
-            run = MessageRun(self._context, message, self._attempts)
+            run = MessageRun(self._context, message)
             if self._context.in_hand.begin(run):
                 run.start()
                 started += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum
@@ -17,34 +16,6 @@ from queue_runtime.settling import settle_once
 from queue_runtime.worker.context import Context
 from queue_runtime.worker.verdict import RetryIn
 
-REMEMBERED = 10_000
-"""Messages given back for a retry whose attempts are remembered; beyond that the oldest start anew, and the
-broker's own count bounds them."""
-
-
-class Attempts:
-    """Attempts of messages that went back to the broker between them; it does not count handlers."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        # guarded by _lock
-        self._known: OrderedDict[str, int] = OrderedDict()
-
-    def next_of(self, broker_id: str) -> int:
-        with self._lock:
-            return self._known.get(broker_id, 0) + 1
-
-    def note(self, broker_id: str, attempts: int) -> None:
-        with self._lock:
-            self._known[broker_id] = attempts
-            self._known.move_to_end(broker_id)
-            if len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
-
-    def forget(self, broker_id: str) -> None:
-        with self._lock:
-            self._known.pop(broker_id, None)
-
 
 class _State(Enum):
     QUEUED = "queued"
@@ -56,10 +27,9 @@ class _State(Enum):
 class MessageRun:
     """queued → running → settling → ended; a stop takes it from queued to ended."""
 
-    def __init__(self, context: Context, message: ReceivedMessage, attempts: Attempts) -> None:
+    def __init__(self, context: Context, message: ReceivedMessage) -> None:
         self._context = context
         self._message = message
-        self._attempts = attempts
         self._lock = threading.Lock()
         # guarded by _lock
         self._state = _State.QUEUED
@@ -97,10 +67,10 @@ class MessageRun:
             self._end()  # the renewer has told; it comes again, here or elsewhere
             return
         started = self._context.runtime.clock.monotonic()
-        message.attempt = self._attempts.next_of(message.delivery.broker_id)
+        message.attempt = self._context.attempts.next_of(message.delivery.broker_id)
         decision = self._context.judge(message, in_place=False)
         if isinstance(decision, RetryIn):
-            self._attempts.note(message.delivery.broker_id, message.attempt)
+            self._context.attempts.note(message.delivery.broker_id, message.attempt)
             self._context.in_hand.retry_due(self._context.runtime.clock.monotonic() + decision.delay)
         settlement = self._context.settlement(message, decision)
         with self._lock:
@@ -113,7 +83,7 @@ class MessageRun:
         message = self._message
         if error is None:
             if not isinstance(settlement, Abandon):
-                self._attempts.forget(message.delivery.broker_id)
+                self._context.attempts.forget(message.delivery.broker_id)
             self._context.settled(message, settlement, started)
         else:
             self._context.not_settled(message, error)

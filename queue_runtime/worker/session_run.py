@@ -17,6 +17,9 @@ from queue_runtime.worker.verdict import RetryIn
 SLICE = 0.25
 """Longest wait in seconds of an idle session before it looks whether its place is wanted."""
 
+NOT_SETTLED_DELAY = 5.0
+"""Seconds before a message that could not be settled, say for want of a dead-letter queue, comes again."""
+
 
 class _State(Enum):
     STEPPING = "stepping"
@@ -105,6 +108,7 @@ class SessionRun:
         with self._lock:
             self._state = _State.RUNNING
         started = self._context.runtime.clock.monotonic()
+        message.attempt = self._context.attempts.next_of(message.delivery.broker_id)
         decision = self._context.judge(message, in_place=True)
         if isinstance(decision, RetryIn) and not self._session.lease.lost:
             self._wait_for_retry(message, decision.delay)
@@ -120,7 +124,7 @@ class SessionRun:
         )
 
     def _wait_for_retry(self, message: ReceivedMessage, delay: float) -> None:
-        message.attempt += 1
+        self._context.attempts.note(message.delivery.broker_id, message.attempt)
         self._context.in_hand.count("retried")
         with self._lock:
             self._state = _State.WAITING
@@ -135,11 +139,13 @@ class SessionRun:
         with self._lock:
             self._state = _State.STEPPING
         if error is None:
+            self._context.attempts.forget(message.delivery.broker_id)
             self._context.settled(message, settlement, started)
             self._head = None
             self._submit()
             return
         self._context.not_settled(message, error)
+        self._retry_at = self._context.runtime.clock.monotonic() + NOT_SETTLED_DELAY
         self._give_back()
 
     def _give_back(self) -> None:

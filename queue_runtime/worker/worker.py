@@ -14,6 +14,7 @@ from queue_runtime.events import WorkerWarning
 from queue_runtime.message import ReceivedMessage, check_queue
 from queue_runtime.provider import QueueDescription
 from queue_runtime.runtime import Runtime
+from queue_runtime.worker.attempts import Attempts
 from queue_runtime.worker.context import Context
 from queue_runtime.worker.fetcher import Fetcher
 from queue_runtime.worker.handling import entry_point
@@ -183,7 +184,9 @@ class Worker:
                 raise ConfigurationError(f"the worker on {self._queue!r} is {self._work.state} already")
             runtime.executor.claim(self._concurrency)
             in_hand = InHand(runtime.clock, self._concurrency)
-            context = Context(runtime, self._queue, self._enter, self._policy, session_idle, in_hand)
+            context = Context(
+                runtime, self._queue, self._enter, self._policy, session_idle, in_hand, Attempts()
+            )
             fetcher = Fetcher(context, sessions=found.capabilities.sessions != "none", wait=poll)
             self._work = Work(context, fetcher)
             self._work.start()

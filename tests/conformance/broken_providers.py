@@ -31,7 +31,9 @@ def loses_order(true: Any, queue: SessionQueue, session: Session, most: int, now
     return taken[::-1]
 
 
-def loses_order_of_groups(true: Any, queue: GroupQueue, most: int, lease: float, now: float) -> list[Delivery]:
+def loses_order_of_groups(
+    true: Any, queue: GroupQueue, most: int, lease: float, now: float
+) -> list[Delivery]:
     return PlainQueue.take(queue, most, lease, now)  # and their exclusivity
 
 
@@ -126,11 +128,15 @@ def overstays(true: Any, client: InMemoryClient, queue: str, most: int, wait: fl
     return found
 
 
-def does_not_wait(true: Any, client: InMemoryClient, queue: str, most: int, wait: float, **options: Any) -> Any:
+def does_not_wait(
+    true: Any, client: InMemoryClient, queue: str, most: int, wait: float, **options: Any
+) -> Any:
     return true(client, queue, most, 0.0, **options)
 
 
-def brings_too_many(true: Any, client: InMemoryClient, queue: str, most: int, wait: float, **options: Any) -> Any:
+def brings_too_many(
+    true: Any, client: InMemoryClient, queue: str, most: int, wait: float, **options: Any
+) -> Any:
     return true(client, queue, most + 1, wait, **options)
 
 
@@ -167,7 +173,9 @@ def stays_open(true: Any, client: InMemoryClient) -> None:
     pass
 
 
-def accepts_at_most_one(true: Any, client: InMemoryClient, *what: Any, **options: Any) -> ProviderSession | None:
+def accepts_at_most_one(
+    true: Any, client: InMemoryClient, *what: Any, **options: Any
+) -> ProviderSession | None:
     if getattr(client, "spoilt", None) is not None:
         return None
     session: ProviderSession | None = true(client, *what, **options)

@@ -10,6 +10,7 @@ from queue_runtime.testing.conformance import *  # noqa: F403  # the rows: pytes
 from queue_runtime.testing.sqs import CREDENTIALS, REGION, LocalSqs
 from tests.conformance.sqs_harness import SqsHarness
 
+
 @pytest.fixture(scope="module")
 def harness() -> Iterator[SqsHarness]:
     with pytest.MonkeyPatch.context() as environment, LocalSqs() as server:

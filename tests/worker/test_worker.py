@@ -37,9 +37,15 @@ from queue_runtime.events import (
     SettlementFailed,
 )
 from queue_runtime.testing import FakeClock
+from tests.fakes import Script, fails, scripted
 
 SOON = 5.0
 """Real seconds that a thread gets to do what it can do at once."""
+
+URL = "memory://?queues=plain,sessions:sessions,groups:groups&lease=30"
+
+FETCH = {"plain": "receive", "sessions": "accept_session", "groups": "receive"}
+SETTLE = {"plain": "settle", "sessions": "session.settle", "groups": "settle"}
 
 SESSIONS = pytest.mark.parametrize("queue", ["sessions", "groups"])
 ANY_QUEUE = pytest.mark.parametrize("queue", ["plain", "sessions", "groups"])
@@ -62,8 +68,7 @@ def events() -> list[Event]:
 
 @pytest.fixture
 def client(clock: FakeClock, events: list[Event]) -> Iterator[QueueClient]:
-    url = "memory://?queues=plain,sessions:sessions,groups:groups&lease=30"
-    with connect(url, clock=clock, listeners=[events.append]) as made:
+    with connect(URL, clock=clock, listeners=[events.append]) as made:
         yield made
     assert not left_over(), "a closed client leaves no thread"
 
@@ -139,6 +144,21 @@ def wait_until(fact: Callable[[], bool]) -> None:
             if fact():
                 return
             changed.wait(0.005)
+    raise AssertionError("it did not come")
+
+
+def let_time_pass(clock: FakeClock, *, until: Callable[[], bool]) -> None:
+    """Two seconds at a time, whenever somebody waits for something within them."""
+
+    def somebody_waits() -> bool:
+        due = clock.next_deadline()
+        return due is not None and due - clock.monotonic() <= 2.0
+
+    for _ in range(100):
+        wait_until(lambda: until() or somebody_waits())
+        if until():
+            return
+        clock.advance(2.0)
     raise AssertionError("it did not come")
 
 
@@ -533,53 +553,66 @@ class TestBadInput:
 class TestBadWeather:
     @ANY_QUEUE
     def test_a_failing_fetch_is_told_and_tried_again(
-        self,
-        client: QueueClient,
-        queue: str,
-        clock: FakeClock,
-        desk: Desk,
-        events: list[Event],
-        monkeypatch: pytest.MonkeyPatch,
+        self, queue: str, clock: FakeClock, desk: Desk, events: list[Event]
     ) -> None:
-        provider = client.runtime().provider
-        client.runtime().dispatcher("groups")
-        with monkeypatch.context() as patch:
-            for verb in ("receive", "accept_session"):
-                patch.setattr(provider, verb, raising(ConnectionFailed("the broker is gone")))
-            worker = Worker(client, queue, desk)
-            worker.start()
+        script = Script()
+        script.then(FETCH[queue], fails(ConnectionFailed))
+        with (
+            scripted(script, URL, clock=clock, listeners=[events.append]) as client,
+            Worker(client, queue, desk),
+        ):
             wait_until(lambda: len(of(events, FetchFailed)) == 1)
-        send(client, queue, "a1")
-        clock.advance(30.0)
-
-        desk.wait_for_calls("a1")
+            send(client, queue, "a1")
+            let_time_pass(clock, until=lambda: desk.calls == [("a1", 1)])
 
     @ANY_QUEUE
-    def test_a_settlement_that_fails_for_a_passing_reason_is_repeated(
-        self,
-        client: QueueClient,
-        queue: str,
-        clock: FakeClock,
-        desk: Desk,
-        events: list[Event],
-        monkeypatch: pytest.MonkeyPatch,
+    def test_a_settlement_that_is_not_answered_is_repeated_and_the_handler_is_not(
+        self, queue: str, clock: FakeClock, desk: Desk, events: list[Event]
     ) -> None:
-        desk.hold("a1")
-        send(client, queue, "a1")
-        with Worker(client, queue, desk):
-            desk.wait_for_calls("a1")
-            with monkeypatch.context() as patch:
-                patch.setattr(
-                    "queue_runtime.worker.context.Context._settle_once",
-                    lambda *args: OutcomeUnknown("no answer"),
-                )
-                desk.let_go("a1")
-                wait_until(lambda: clock.next_deadline() is not None and desk.running == 0)
-                clock.block_until(2)
-            clock.advance(3.0)
-            wait_until(lambda: bool(of(events, MessageCompleted)))
+        script = Script()
+        script.then(SETTLE[queue], fails(OutcomeUnknown), fails(ConnectionFailed))
+        with scripted(script, URL, clock=clock, listeners=[events.append]) as client:
+            send(client, queue, "a1")
+            with Worker(client, queue, desk):
+                let_time_pass(clock, until=lambda: bool(of(events, MessageCompleted)))
 
-        assert desk.calls == [("a1", 1)], "the handler ran once"
+        assert desk.calls == [("a1", 1)]
+
+    @ANY_QUEUE
+    def test_a_settlement_unknown_at_the_end_of_its_lease_is_given_up_and_told(
+        self, queue: str, clock: FakeClock, desk: Desk, events: list[Event]
+    ) -> None:
+        script = Script()
+        script.always(SETTLE[queue], fails(OutcomeUnknown))
+        script.always("renew", fails(OutcomeUnknown))
+        script.always("session.renew", fails(OutcomeUnknown))
+        with scripted(script, URL, clock=clock, listeners=[events.append]) as client:
+            send(client, queue, "a1")
+            worker = Worker(client, queue, desk)
+            with worker:
+                wait_until(lambda: bool(script.calls(SETTLE[queue])))
+                let_time_pass(clock, until=lambda: bool(of(events, SettlementFailed)))
+                script.always(SETTLE[queue])
+                let_time_pass(clock, until=lambda: bool(of(events, MessageCompleted)))
+
+        assert desk.calls == [("a1", 1), ("a1", 1)], "it came again"
+
+    @SESSIONS
+    def test_a_message_that_cannot_be_dead_lettered_goes_back_and_does_not_run_in_a_hot_loop(
+        self, queue: str, clock: FakeClock, desk: Desk, events: list[Event]
+    ) -> None:
+        script = Script()
+        script.then(SETTLE[queue], fails(QueueNotFound))
+        desk.fail["a1"] = [Reject("Spam")]
+        with scripted(script, URL, clock=clock, listeners=[events.append]) as client:
+            send(client, queue, "a1", "a2")
+            with Worker(client, queue, desk):
+                wait_until(lambda: bool(of(events, SettlementFailed)))
+                wait_until(lambda: client.describe(queue).delayed == 1)
+                assert desk.calls == [("a1", 1)]
+                clock.block_until(2)
+                clock.advance(5.0)
+                desk.wait_for_calls("a1", "a1", "a2")
 
     def test_a_lease_that_is_lost_raises_in_check(self, client: QueueClient, clock: FakeClock) -> None:
         send(client, "plain", "a1")
@@ -589,13 +622,6 @@ class TestBadWeather:
 
         with pytest.raises(LeaseLost, match="ran out"):
             message.lease.check()
-
-
-def raising(error: Exception) -> Callable[..., object]:
-    def act(*args: object, **kwargs: object) -> object:
-        raise error
-
-    return act
 
 
 def test_repr_tells_an_operator_the_state_at_a_glance(client: QueueClient, desk: Desk) -> None:
@@ -610,3 +636,21 @@ def test_repr_tells_an_operator_the_state_at_a_glance(client: QueueClient, desk:
         desk.let_go("a1")
 
     assert repr(worker) == "<Worker 'plain' [stopped 0/8 | held 0 | leases 0]>"
+
+
+@SESSIONS
+def test_attempts_are_remembered_when_the_session_comes_again(
+    client: QueueClient, queue: str, clock: FakeClock, desk: Desk
+) -> None:
+    desk.fail["a1"] = [Retry(60.0)]
+    send(client, queue, "a1")
+    worker = Worker(client, queue, desk)
+    with worker:
+        wait_until(lambda: worker.status().retried == 1)
+        client.runtime().dispatcher("groups")
+        for run in list(worker._work.in_hand.runs()):  # type: ignore[union-attr]
+            run.overdue()  # as if the session's lease were lost
+        clock.advance(60.0)
+        desk.wait_for_calls("a1", "a1")
+
+    assert desk.calls == [("a1", 1), ("a1", 2)]
