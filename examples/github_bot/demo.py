@@ -53,7 +53,8 @@ class Failed(Exception):
 class Demo:
     """One run: the steps are `run`, the promises are judged by the checker."""
 
-    def __init__(self, stage: Stage, plan: list[Delivery], folder: Path, show: Show) -> None:
+    def __init__(self, stage: Stage, plan: list[Delivery], folder: Path, show: Show, *, rate: float) -> None:
+        self._rate = rate
         self._stage = stage
         self._plan = plan
         self._show = show
@@ -93,7 +94,7 @@ class Demo:
         with (
             self._stage.start_bot(self._journal_path, self._troubles, life=0) as bot,
             serving(create_app(client, SECRET)) as port,
-            Poster(port, lanes(self._plan, POSTING_THREADS), SECRET, journal) as poster,
+            Poster(port, lanes(self._plan, POSTING_THREADS), SECRET, journal, rate=self._rate) as poster,
         ):
             self._wait(bot, lambda: poster.finished and not self._books.outstanding())
             bot.stop()
@@ -173,7 +174,7 @@ def _run(options: argparse.Namespace, folder: Path, console: Console) -> int:
     source = options.payloads or "the bundled samples"
     with STAGES[options.provider](folder) as stage, Show(console, options.deliveries) as show:
         show.say(f"{options.deliveries} deliveries of {source}, to {stage.where}")
-        result = Demo(stage, plan, folder, show).run()
+        result = Demo(stage, plan, folder, show, rate=options.rate).run()
     console.print(table(result))
     for warning in result.books.warnings:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
@@ -195,6 +196,13 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--deliveries", type=int, default=400, metavar="N")
     parser.add_argument("--seed", type=int, default=7, metavar="N", help="the same seed, the same deliveries")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=80.0,
+        metavar="N",
+        help="deliveries a second; 0: as fast as they are taken",
+    )
     return parser.parse_args()
 
 

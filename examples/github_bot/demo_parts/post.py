@@ -24,9 +24,22 @@ PAUSE = 1.0
 
 
 class Poster:
-    """One thread for each lane; every answer becomes a ``posted`` record of the journal."""
+    """One thread for each lane; every answer becomes a ``posted`` record of the journal.
 
-    def __init__(self, port: int, lanes: Sequence[Sequence[Delivery]], secret: str, journal: Journal) -> None:
+    All lanes together post *rate* deliveries a second, each its own share, evenly; more slowly if the app
+    takes longer to answer. 0: as fast as it answers.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        lanes: Sequence[Sequence[Delivery]],
+        secret: str,
+        journal: Journal,
+        *,
+        rate: float = 0.0,
+    ) -> None:
+        self._seconds = sum(map(len, lanes)) / rate if rate > 0 else 0.0
         self._port = port
         self._secret = secret
         self._journal = journal
@@ -53,8 +66,10 @@ class Poster:
 
     def _post_lane(self, lane: Sequence[Delivery]) -> None:
         connection = HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT)
+        started = time.monotonic()
         try:
-            for delivery in lane:
+            for number, delivery in enumerate(lane):
+                self._stopped.wait(started + self._seconds * number / len(lane) - time.monotonic())
                 for _ in range(delivery.posts):
                     self._post_until_answered(connection, delivery)
         finally:
