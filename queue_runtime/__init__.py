@@ -1,28 +1,78 @@
-"""One blocking API over Azure Service Bus, AWS SQS and memory; see `connect`."""
+"""One blocking API over message queues: AWS SQS, and memory for tests and local runs.
 
+    client = connect("sqs://eu-west-1")     # or memory://?queues=events:sessions, or connect()
+    client.send("events", Message.of(payload, session_id="octo/repo#7"))
+    Worker(client, "events", handler, payload=PayloadClass).run()
+
+`QueueClient` sends, receives, settles, accepts sessions and looks after dead letters; `Worker` runs a
+handler. The errors are in `queue_runtime.errors`, all of them `QueueError`s; what happens is told by the
+records in `queue_runtime.events`; `queue_runtime.github` makes messages of webhooks; `queue_runtime.testing`
+has a clock for tests and the conformance suite for providers.
+"""
+
+from queue_runtime import errors, events, github
+from queue_runtime.breaker import BreakerPolicy
 from queue_runtime.client import QueueClient, connect
-from queue_runtime.config import ClientSettings, ProviderSettings
+from queue_runtime.config import ClientSettings, ProviderSettings, parse_url
 from queue_runtime.deadletter import DeadLetters
-from queue_runtime.message import DeadLetterInfo, Lease, Message, MessageView, ReceivedMessage
+from queue_runtime.errors import (
+    BatchFailed,
+    DecodeError,
+    LeaseLost,
+    Outcome,
+    OutcomeUnknown,
+    QueueError,
+    SessionLeaseLost,
+)
+from queue_runtime.executor import SessionExecutor
+from queue_runtime.message import (
+    DeadLettered,
+    DeadLetterInfo,
+    Lease,
+    Message,
+    MessageView,
+    ReceivedMessage,
+)
+from queue_runtime.provider import Capabilities, QueueDescription
+from queue_runtime.retry import RetryPolicy
 from queue_runtime.session_client import SessionClient
+from queue_runtime.strategies import SessionStrategy
 from queue_runtime.worker import HandlerPolicy, Reject, Retry, StopReport, Worker, WorkerStatus
 
 __all__ = [
+    "BatchFailed",
+    "BreakerPolicy",
+    "Capabilities",
     "ClientSettings",
     "DeadLetterInfo",
+    "DeadLettered",
     "DeadLetters",
+    "DecodeError",
     "HandlerPolicy",
     "Lease",
+    "LeaseLost",
     "Message",
     "MessageView",
+    "Outcome",
+    "OutcomeUnknown",
     "ProviderSettings",
     "QueueClient",
+    "QueueDescription",
+    "QueueError",
     "ReceivedMessage",
     "Reject",
     "Retry",
+    "RetryPolicy",
     "SessionClient",
+    "SessionExecutor",
+    "SessionLeaseLost",
+    "SessionStrategy",
     "StopReport",
     "Worker",
     "WorkerStatus",
     "connect",
+    "errors",
+    "events",
+    "github",
+    "parse_url",
 ]

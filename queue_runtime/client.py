@@ -40,6 +40,9 @@ from queue_runtime.strategies import SessionStrategy, no_session
 
 R = TypeVar("R")
 
+SHORTEST_WAIT = 1.0
+"""Seconds; what is left of a wait below that is given away: SQS waits whole seconds."""
+
 URL_VARIABLE = "QUEUE_RUNTIME_URL"
 
 Messages = ReceivedMessage | Iterable[ReceivedMessage]
@@ -58,8 +61,8 @@ def connect(
     *target* is a URL (``sqs://eu-west-1``, ``memory://?queues=events:sessions``), settings, or None for the
     URL in the environment variable ``QUEUE_RUNTIME_URL``. *strategy* gives messages without a session id
     one. *listeners* hear of every event. *clock* and *executor* are for tests, and for programs that want
-    to share a pool. Raises `ConfigurationError` (`ProviderNotFound`, `MissingExtra`) at once for what
-    cannot work.
+    to share a pool (a forked child gets a pool of its own). Raises `ConfigurationError` (`ProviderNotFound`,
+    `MissingExtra`) at once for what cannot work.
     """
     if target is None:
         target = os.environ.get(URL_VARIABLE, "")
@@ -76,8 +79,10 @@ class QueueClient:
     """One client serves all threads of a process, and survives a fork: the child gets connections of its own.
 
     It starts no thread until it must. Queue names are the program's own; the settings map them to the
-    broker's. Durations are seconds. Every call may raise a `ProviderError` of the broker's, `CircuitOpen`
-    while the broker keeps failing (settling and renewing are tried all the same), and `Closed`.
+    broker's. Durations are seconds. A call whose error is `retryable` is made again by the settings' retry
+    policy: five tries by default, none begun later than four seconds after the first. Then it raises the
+    broker's `ProviderError`, or `CircuitOpen` while the broker keeps failing (settling and renewing are tried
+    all the same); after `close`, `Closed`.
     """
 
     def __init__(
@@ -153,7 +158,9 @@ class QueueClient:
         return self._within(
             wait,
             lambda left: runtime.retrying(
-                "receive", target, lambda: receiving.receive(runtime, queue, max_messages, left, lease=lease)
+                "receive",
+                target,
+                lambda: receiving.receive(runtime, queue, max_messages, left(), lease=lease),
             ),
         )
 
@@ -224,7 +231,7 @@ class QueueClient:
         found = self._within(
             wait,
             lambda left: runtime.retrying(
-                "accept_session", runtime.target(queue), lambda: receiving.accept(runtime, queue, 1, left)
+                "accept_session", runtime.target(queue), lambda: receiving.accept(runtime, queue, 1, left())
             ),
         )
         return found[0] if found else None
@@ -232,18 +239,18 @@ class QueueClient:
     def describe(self, queue: str) -> QueueDescription:
         """Ask the broker for kind, counts, lease, limits and capabilities of *queue*."""
         runtime = self.runtime_for(queue)
-        target = runtime.target(queue)
-        return runtime.retrying("describe", target, lambda: runtime.provider.describe(target))
+        return runtime.describe(runtime.target(queue))
 
     def dead_letters(self, queue: str) -> DeadLetters:
         """The dead-letter queue of *queue*: list, count, replay."""
         return DeadLetters(self.runtime_for(queue), queue)
 
-    def close(self, *, timeout: float = 3.0) -> None:
+    def close(self, *, timeout: float = 25.0) -> None:
         """Stop the client's workers, release what nobody took, end its threads. Twice is harmless.
 
-        Each of its threads is waited for at most *timeout* seconds. What a receive that cannot be woken
-        still brings (an SQS long poll) is released.
+        It takes at most *timeout* seconds in all, but for a request that is under way; handlers that a
+        worker has given up are not waited for. What a receive that cannot be woken still brings (an SQS long
+        poll) is released.
         """
         with self._lock:
             self._closed = True
@@ -296,14 +303,19 @@ class QueueClient:
         self._inherited.append(self._runtime)
         self._runtime = None
 
-    def _within(self, wait: float, ask: Callable[[float], list[R]]) -> list[R]:
-        """Ask until there is an answer or *wait* is over; one question may be limited to less (SQS: 20 s)."""
+    def _within(self, wait: float, ask: Callable[[Callable[[], float]], list[R]]) -> list[R]:
+        """Ask until there is an answer or *wait* is over; one question may be limited to less (SQS: 20 s).
+
+        *ask* is given what tells the seconds that are left, for it may ask more than once.
+        """
         deadline = self._clock.monotonic() + wait
-        left = wait
+
+        def left() -> float:
+            return max(0.0, deadline - self._clock.monotonic())
+
         while True:
             found = ask(left)
-            left = deadline - self._clock.monotonic()
-            if found or left < 1.0:
+            if found or left() < SHORTEST_WAIT:
                 return found
 
     def _watch(self, runtime: Runtime, message: ReceivedMessage) -> bool:

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from typing import Any
 
 from queue_runtime.message import RESERVED_ATTRIBUTE, DeadLetterInfo, Message
@@ -74,7 +75,7 @@ def encode_text(
     if packed:
         ours["attrs"] = packed
     if dead_letter is not None:
-        ours["dl"] = {name: value for name, value in asdict(dead_letter).items() if value is not None}
+        ours["dl"] = _written_info(dead_letter)
     return TextMessage(text, {**plain, RESERVED_ATTRIBUTE: _compact(ours)})
 
 
@@ -148,14 +149,30 @@ def _read_ours(text: str | None) -> tuple[dict[str, Any], str | None]:
     return value, None
 
 
+def _written_info(info: DeadLetterInfo) -> dict[str, Any]:
+    known = {name: value for name, value in asdict(info).items() if value is not None}
+    if info.first_seen_at is not None:
+        known["first_seen_at"] = info.first_seen_at.isoformat()
+    return known
+
+
 def _read_info(value: Any) -> DeadLetterInfo | None:
     """A forged or foreign record loses the fields that have the wrong type; it harms only itself."""
     if not isinstance(value, dict) or not isinstance(value.get("reason"), str):
         return None
     numbers = {"attempts", "sequence"}
-    known = {
+    known: dict[str, Any] = {
         item.name: value[item.name]
         for item in fields(DeadLetterInfo)
         if type(value.get(item.name)) is (int if item.name in numbers else str)
     }
+    known["first_seen_at"] = _instant(known.get("first_seen_at"))
     return DeadLetterInfo(**known)
+
+
+def _instant(text: str | None) -> datetime | None:
+    try:
+        read = None if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if read is None or read.tzinfo is None else read

@@ -7,7 +7,7 @@ from functools import partial
 
 from queue_runtime.errors import BatchFailed, Outcome, UnsupportedOperation
 from queue_runtime.leases import Held
-from queue_runtime.message import Delivery, Lease, Message, MessageView
+from queue_runtime.message import DeadLettered, Delivery, Lease, Message
 from queue_runtime.provider import Abandon, Complete, Settlement
 from queue_runtime.runtime import QueueLane, Runtime
 from queue_runtime.sending import send
@@ -35,7 +35,7 @@ class DeadLetters:
         )
         return found.active + found.leased + found.delayed
 
-    def list(self, limit: int = 100) -> list[MessageView]:
+    def list(self, limit: int = 100) -> list[DeadLettered]:
         """Look at up to *limit* of them; they stay where they are.
 
         On SQS, which cannot be looked into, they are received and released, so their delivery counts rise;
@@ -43,17 +43,19 @@ class DeadLetters:
         """
         self._runtime.check_open()
         dead = self._dead
+        if limit < 1:
+            return []
         if self._runtime.capabilities(dead).peek:
             found = self._runtime.retrying("peek", dead, lambda: self._runtime.provider.peek(dead, limit))
-            return [MessageView(delivery) for delivery in found]
+            return [DeadLettered(delivery) for delivery in found]
         held = _Holding(self._runtime, dead)
         try:
-            return [MessageView(delivery) for delivery in held.take(limit)]
+            return [DeadLettered(delivery) for delivery in held.take(limit)]
         finally:
             held.release()
 
     def replay(
-        self, *, where: Callable[[MessageView], bool] = lambda message: True, limit: int | None = None
+        self, *, where: Callable[[DeadLettered], bool] = lambda message: True, limit: int | None = None
     ) -> int:
         """Send those back to the queue for which *where* is true, at most *limit*; returns how many.
 
@@ -70,7 +72,7 @@ class DeadLetters:
                 arrived = held.take(ROUND)
                 if not arrived:
                     break
-                chosen = [delivery for delivery in arrived if where(MessageView(delivery))]
+                chosen = [delivery for delivery in arrived if where(DeadLettered(delivery))]
                 chosen.sort(key=_place)
                 if limit is not None:
                     chosen = chosen[: limit - replayed]
@@ -148,11 +150,16 @@ class _Holding:
         return taken
 
     def complete(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome[None]]:
-        outcomes = self._settle([Complete(delivery) for delivery in deliveries])
-        for delivery, outcome in zip(deliveries, outcomes, strict=True):
-            if outcome.ok:
-                _, lease = self._held.pop(delivery.broker_id)
-                self._runtime.leases.forget(lease)
+        leases = [self._held[delivery.broker_id][1] for delivery in deliveries]
+        self._runtime.leases.settling(leases, True)
+        try:
+            outcomes = self._settle([Complete(delivery) for delivery in deliveries])
+            for delivery, outcome in zip(deliveries, outcomes, strict=True):
+                if outcome.ok:
+                    _, lease = self._held.pop(delivery.broker_id)
+                    self._runtime.leases.forget(lease)
+        finally:
+            self._runtime.leases.settling(leases, False)
         return outcomes
 
     def release(self) -> None:

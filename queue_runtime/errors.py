@@ -59,6 +59,10 @@ class UnsupportedOperation(QueueError):
     """The queue cannot do this; the text says what to use instead."""
 
 
+class InvalidArgument(QueueError, ValueError):
+    """A number or a name given to a call is out of its range; the text names it. Nothing was done."""
+
+
 class InvalidMessage(QueueError):
     """The message cannot be sent as it is. Nothing was sent."""
 
@@ -149,10 +153,6 @@ class OutcomeUnknown(SettlementError):
     retryable = True
 
 
-class SessionNotAvailable(QueueError):
-    """The session asked for is held by another."""
-
-
 class CircuitOpen(QueueError):
     """The breaker refuses calls to this queue until `retry_at`. Nothing was sent."""
 
@@ -170,7 +170,10 @@ class CircuitOpen(QueueError):
 
 
 class NotAttempted(QueueError):
-    """An entry was not sent because an earlier one of its session failed; order comes first."""
+    """An entry was not sent because an earlier one of its session failed; order comes first.
+
+    If the earlier one failed for a passing reason, sending both again, in their order, may help.
+    """
 
 
 class Closed(QueueError):
@@ -180,7 +183,10 @@ class Closed(QueueError):
 # Without slots: with them Outcome[str](...) does not run on Python 3.11.
 @dataclass(frozen=True)
 class Outcome(Generic[T]):
-    """What became of one entry of a batch: a value, or an error."""
+    """What became of one entry of a batch: its `value`, and an error if it failed.
+
+    In the outcomes that users see the value is the message's id, of those that failed too.
+    """
 
     value: T | None = None
     error: QueueError | None = None

@@ -24,7 +24,8 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderCalled(Event):
-    """One request to the broker ended."""
+    """One call to the provider ended: one request to the broker, as a rule. A batch beyond what a request
+    takes is several, a dead letter is a copy and a removal, the first look at a queue asks for its name."""
 
     operation: str
     messages: int
@@ -60,7 +61,7 @@ class CircuitClosed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseLostEvent(Event):
+class LostLease(Event):
     """A message, or a session, is no longer held although nobody had let it go."""
 
     message_id: str | None
@@ -76,6 +77,8 @@ class HandlerFailed(Event):
     session_id: str | None
     attempt: int
     error: str
+    """The class of what it raised."""
+    text: str
     delay: float | None
 
 
@@ -107,6 +110,8 @@ class SettlementFailed(Event):
     message_id: str
     session_id: str | None
     error: str
+    """The class of the error."""
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,11 +119,13 @@ class FetchFailed(Event):
     """A worker could not fetch; it tries again after `delay` seconds."""
 
     error: str
+    """The class of the error."""
+    text: str
     delay: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerWarning(Event):
+class WorkerWarned(Event):
     """A worker found something at its start that will cost messages one day."""
 
     text: str
@@ -133,9 +140,9 @@ _LEVELS: dict[type[Event], int] = {
     RetryScheduled: logging.INFO,
     HandlerFailed: logging.WARNING,
     FetchFailed: logging.WARNING,
-    WorkerWarning: logging.WARNING,
+    WorkerWarned: logging.WARNING,
     CircuitOpened: logging.WARNING,
-    LeaseLostEvent: logging.WARNING,
+    LostLease: logging.WARNING,
     SettlementFailed: logging.ERROR,
     MessageDeadLettered: logging.ERROR,
 }

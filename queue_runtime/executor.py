@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
@@ -73,10 +73,10 @@ class SessionExecutor(Executor):
         self._changed = threading.Condition()
         # guarded by _changed
         self._ready: deque[_Task] = deque()
-        self._lanes: dict[
-            Hashable, deque[_Task]
-        ] = {}  # a session is here while a task of it is ready or runs
+        # a session is here while a task of it is ready or runs
+        self._lanes: dict[Hashable, deque[_Task]] = {}
         self._threads: set[threading.Thread] = set()
+        self._given_up: set[str] = set()
         self._started = 0
         self._idle = 0
         self._claimed = 0
@@ -112,6 +112,7 @@ class SessionExecutor(Executor):
 
         *deadline* is the longest wait in seconds (None: no limit; the standard executors have none). Threads
         still busy then are named by `thread_names`; they are daemons and do not hold the interpreter's exit.
+        Those that were given up are not waited for.
         """
         with self._changed:
             self._shut = True
@@ -124,10 +125,16 @@ class SessionExecutor(Executor):
             return
         me = threading.current_thread()
         with self._changed:
-            self._clock.wait_for(self._changed, lambda: not self._threads - {me}, deadline)
+            self._clock.wait_for(self._changed, lambda: self._all_ended(but=me), deadline)
             ended = [thread for thread in threads if thread not in self._threads]
         for thread in ended:
             thread.join()
+
+    def give_up(self, names: Iterable[str]) -> None:
+        """The tasks of the threads with these names are stuck: `shutdown` does not wait for them."""
+        with self._changed:
+            self._given_up.update(names)
+            self._changed.notify_all()
 
     def thread_names(self) -> list[str]:
         """Names of the threads that have not ended."""
@@ -170,6 +177,9 @@ class SessionExecutor(Executor):
             del task  # an idle thread must not keep the last task's arguments alive
 
     # Requires _changed to be held.
+
+    def _all_ended(self, *, but: threading.Thread) -> bool:
+        return all(thread is but or thread.name in self._given_up for thread in self._threads)
 
     def _make_ready(self, task: _Task) -> None:
         if self._idle <= len(self._ready) and len(self._threads) < self.max_workers:

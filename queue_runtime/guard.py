@@ -162,12 +162,17 @@ class GuardedProvider(ProviderClient):
         self.name = inner.name  # type: ignore[misc]  # a ClassVar there; here it is the inner one's
         self._inner = inner
         self._guard = guard
+        # Queues whose capabilities were asked for: the provider remembers them, and asks no broker again.
+        self._seen: set[str] = set()
 
     def describe(self, queue: str) -> QueueDescription:
         return self._guard.call("describe", queue, lambda: self._inner.describe(queue))
 
     def capabilities(self, queue: str) -> Capabilities:
-        # Not counted: it asks the broker once, and then never again.
+        if queue not in self._seen:
+            found = self._guard.call("describe", queue, lambda: self._inner.capabilities(queue))
+            self._seen.add(queue)
+            return found
         try:
             return translated(lambda: self._inner.capabilities(queue))
         except QueueError as exc:

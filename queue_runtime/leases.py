@@ -11,7 +11,7 @@ from typing import Protocol
 
 from queue_runtime.clock import Clock
 from queue_runtime.errors import Closed, LeaseLost, Outcome, QueueError
-from queue_runtime.events import Events, LeaseLostEvent
+from queue_runtime.events import Events, LostLease
 from queue_runtime.executor import SessionExecutor
 from queue_runtime.message import Delivery, Lease
 from queue_runtime.scheduler import Scheduler, Timer
@@ -94,15 +94,16 @@ class LeaseRenewer:
             self._arm(held, held.due)
         return True
 
-    def forget(self, lease: Lease, *, join: bool = False) -> None:
-        """Renew *lease* no more. *join* waits for a renewal of it that is under way, at most until it ends:
-        a visibility set after this must not be overwritten. Forgetting twice is harmless."""
+    def forget(self, lease: Lease, *, join: bool = False) -> Held | None:
+        """Renew *lease* no more; returns what was watched, if anything was. *join* waits for a renewal of it
+        that is under way, at most until it ends: a visibility set after this must not be overwritten."""
         with self._changed:
             held = self._held.get(lease)
             if held is not None:
                 self._drop(held)
             if join:
                 self._clock.wait_for(self._changed, lambda: lease not in self._under_way, lease.remaining())
+        return held
 
     def renewed(self, lease: Lease) -> None:
         """Note that *lease* was renewed by hand: it is due by its new end."""
@@ -187,7 +188,7 @@ class LeaseRenewer:
         held.lease.lose(reason)
         message_id = held.delivery.message.id if held.delivery else None
         self._events(
-            LeaseLostEvent(queue=held.queue, message_id=message_id, session_id=held.session_id, reason=reason)
+            LostLease(queue=held.queue, message_id=message_id, session_id=held.session_id, reason=reason)
         )
 
     # Requires _changed to be held.

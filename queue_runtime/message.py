@@ -150,16 +150,26 @@ class DeadLetterInfo:
     """
 
     reason: str
+    """`MaxAttemptsExceeded`, `MaxHoldExceeded`, `MaxDeliveriesExceeded`, `DecodeError`, the class of a
+    permanent exception, what `Reject` or `dead_letter` said, `MaxReceivesExceeded` of the broker's own, or
+    `Unknown`."""
     description: str | None = None
     exception: str | None = None
+    """The class of what the handler raised."""
     traceback: str | None = None
+    """Its end, where the cause is."""
     attempts: int | None = None
-    first_seen: str | None = None
+    """Times a handler was entered with it."""
+    first_seen_at: datetime | None = None
+    """When the queue got it."""
     queue: str | None = None
+    """Where it was, by the name that the program gave it."""
     session_id: str | None = None
     message_id: str | None = None
     sequence: int | None = None
+    """Its place in its session, among those of the same queue."""
     host: str | None = None
+    """Where it was given up."""
 
 
 class Lease:
@@ -175,6 +185,7 @@ class Lease:
         self._until = until
         self._lost_because: str | None = None
         self.length = length
+        """Seconds that it lasts when it is renewed."""
         self._what = what
         self._error = SessionLeaseLost if session else LeaseLost
 
@@ -259,10 +270,12 @@ class MessageView:
 
     @property
     def id(self) -> str:
+        """The sender's id, the same over redeliveries and replays."""
         return self.delivery.message.id
 
     @property
     def body(self) -> bytes:
+        """The body as it was sent."""
         return self.delivery.message.body
 
     @property
@@ -275,30 +288,37 @@ class MessageView:
 
     @property
     def attributes(self) -> Mapping[str, str]:
+        """The sender's attributes; it cannot be changed."""
         return self.delivery.message.attributes
 
     @property
     def session_id(self) -> str | None:
+        """The session it belongs to; None: it stands alone."""
         return self.delivery.message.session_id
 
     @property
     def content_type(self) -> str | None:
+        """What the sender says that the body is, such as ``application/json``."""
         return self.delivery.message.content_type
 
     @property
     def correlation_id(self) -> str | None:
+        """What the sender says that it belongs to."""
         return self.delivery.message.correlation_id
 
     @property
     def delivery_count(self) -> int:
+        """Times the broker handed it out, this one included."""
         return self.delivery.delivery_count
 
     @property
     def sequence(self) -> int | None:
+        """Rises along a session; None where the queue keeps no order."""
         return self.delivery.sequence
 
     @property
     def enqueued_at(self) -> datetime | None:
+        """When the broker stored it."""
         return self.delivery.enqueued_at
 
     @property
@@ -324,6 +344,22 @@ class MessageView:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id!r}>"
+
+
+class DeadLettered(MessageView):
+    """A message in a dead-letter queue."""
+
+    __slots__ = ()
+
+    @property
+    def session_id(self) -> str | None:
+        """The session it came from, and goes back to."""
+        return self.dead_letter.session_id or self.delivery.message.session_id
+
+    @property
+    def dead_letter(self) -> DeadLetterInfo:
+        """Why it is there; the reason is `Unknown` where nobody has noted one."""
+        return self.delivery.dead_letter or DeadLetterInfo(reason="Unknown")
 
 
 class ReceivedMessage(MessageView):

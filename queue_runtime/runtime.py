@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar, cast
 
 from queue_runtime.clock import Clock
@@ -16,7 +17,7 @@ from queue_runtime.events import Events, RetryScheduled
 from queue_runtime.executor import SessionExecutor
 from queue_runtime.guard import Guard, GuardedProvider
 from queue_runtime.leases import Held, LeaseRenewer
-from queue_runtime.provider import Capabilities, ProviderClient
+from queue_runtime.provider import Capabilities, ProviderClient, QueueDescription
 from queue_runtime.scheduler import Scheduler
 from queue_runtime.sessions import GroupDispatcher
 
@@ -67,7 +68,7 @@ class Runtime:
         # guarded by _changed
         self._closed = False
         self._dispatchers: dict[str, GroupDispatcher] = {}
-        self._closing: list[Callable[[], object]] = []
+        self._closing: list[Callable[[float], object]] = []
 
     def target(self, queue: str) -> str:
         """The broker's name of what the program calls *queue*."""
@@ -77,15 +78,18 @@ class Runtime:
         """The program's name of what the broker calls *target*."""
         return self._names.get(target, target)
 
-    def capabilities(self, target: str) -> Capabilities:
-        return self.retrying("describe", target, lambda: self.provider.capabilities(target))
+    def capabilities(self, target: str, *, since: float | None = None) -> Capabilities:
+        return self.retrying("describe", target, lambda: self.provider.capabilities(target), since=since)
+
+    def describe(self, target: str) -> QueueDescription:
+        return self.retrying("describe", target, lambda: self.provider.describe(target))
 
     def dispatcher(self, target: str) -> GroupDispatcher:
         with self._changed:
             found = self._dispatchers.get(target)
         if found is not None:
             return found
-        made = GroupDispatcher(self.provider, target, self.clock, self.later)
+        made = GroupDispatcher(self.provider, target, self.clock, partial(self.later, target))
         with self._changed:
             return self._dispatchers.setdefault(target, made)
 
@@ -98,34 +102,44 @@ class Runtime:
             found.wake()
             found.give_back_untaken()
 
-    def later(self, delay: float, action: Callable[[], None]) -> None:
-        """Run *action* in *delay* seconds, where it may block; not at all if the client is closed by then."""
+    def later(self, lane: Hashable, delay: float, action: Callable[[], None]) -> None:
+        """Run *action* in *delay* seconds, where it may block; not at all if the client is closed by then.
+
+        Those of one *lane* come one at a time: a dead connection holds up one thread for it, not all.
+        """
 
         def submit() -> None:
             with suppress(Closed):  # what the action was for ended with the client
-                self.pool.submit(action)
+                self.pool.submit_in(("later", lane), action)
 
         with suppress(Closed):
             self.scheduler.call_later(delay, submit)
 
-    def retrying(self, operation: str, target: str, act: Callable[[], T]) -> T:
-        """Call *act* until it returns, or fails for good by the retry policy."""
-        outcome = self.outcomes(operation, target, 1, lambda _: [Outcome(act())])[0]
+    def retrying(self, operation: str, target: str, act: Callable[[], T], *, since: float | None = None) -> T:
+        """Call *act* until it returns, or fails for good by the retry policy; see `outcomes`."""
+        outcome = self.outcomes(operation, target, 1, lambda _: [Outcome(act())], since=since)[0]
         if outcome.error is not None:
             raise outcome.error
         return cast(T, outcome.value)
 
     def outcomes(
-        self, operation: str, target: str, entries: int, act: Callable[[list[int]], Sequence[Outcome[T]]]
+        self,
+        operation: str,
+        target: str,
+        entries: int,
+        act: Callable[[list[int]], Sequence[Outcome[T]]],
+        *,
+        since: float | None = None,
     ) -> list[Outcome[T]]:
         """Ask *act* for the outcomes of entries, given by index, until each has gone well or failed for good.
 
         The retry belongs to the entry: only those that failed, and may go well yet, are asked for again.
         An error that *act* raises stands for all the entries it was asked for. An entry with an unknown
         outcome stays unknown if no later try goes well: that those failed says nothing of the one before.
+        *since* is when the caller began, for a call that asks several things: they share the time limit.
         """
         policy = self.settings.retry
-        started = self.clock.monotonic()
+        started = self.clock.monotonic() if since is None else since
         done: dict[int, Outcome[T]] = {}
         unknown: dict[int, Outcome[T]] = {}
         pending = list(range(entries))
@@ -164,8 +178,9 @@ class Runtime:
         with self._changed:
             return not self.clock.wait_for(self._changed, lambda: self._closed, seconds)
 
-    def before_close(self, action: Callable[[], object]) -> Callable[[], None]:
-        """Have *action* called when the client closes; returns what takes that back."""
+    def before_close(self, action: Callable[[float], object]) -> Callable[[], None]:
+        """Have *action* called when the client closes, with the seconds that it may take; returns what takes
+        that back."""
         with self._changed:
             self._closing.append(action)
 
@@ -194,11 +209,19 @@ class Runtime:
             raise Closed("the client is closed")
 
     def close(self, timeout: float) -> None:
-        """Stop the workers, give back what nobody took, end the threads, close the provider."""
+        """Stop the workers, give back what nobody took, end the threads, close the provider.
+
+        All of it within *timeout* seconds, but for a request that is under way.
+        """
+        end = self.clock.monotonic() + timeout
+
+        def left() -> float:
+            return max(0.0, end - self.clock.monotonic())
+
         with self._changed:
             actions = list(self._closing)
         for action in actions:
-            action()
+            action(left())
         with self._changed:
             if self._closed:
                 return
@@ -206,9 +229,9 @@ class Runtime:
             dispatchers = list(self._dispatchers.values())
             self._changed.notify_all()
         self.scheduler.close()
-        self.pool.shutdown(cancel_futures=True, deadline=timeout)
+        self.pool.shutdown(cancel_futures=True, deadline=left())
         for dispatcher in dispatchers:
             dispatcher.give_back_untaken()
         self.provider.close()
         if self._owns_executor:
-            self.executor.shutdown(cancel_futures=True, deadline=timeout)
+            self.executor.shutdown(cancel_futures=True, deadline=left())

@@ -31,8 +31,9 @@ def send(
 ) -> list[Outcome[str]]:
     """Send *messages* in order; the outcomes hold their ids. Raises before anything is sent if one of them
     cannot be."""
+    began = runtime.clock.monotonic()
     target = runtime.target(queue)
-    capabilities = runtime.capabilities(target)
+    capabilities = runtime.capabilities(target, since=began)
     ready = [_in_session(message, strategy) for message in messages]
     entries = [_checked(runtime, queue, target, capabilities, message) for message in ready]
     ended: set[str] = set()
@@ -40,7 +41,8 @@ def send(
     def act(pending: list[int]) -> Sequence[Outcome[str]]:
         return _send_in_order(runtime, target, ready, entries, pending, ended, capabilities)
 
-    return runtime.outcomes("send", target, len(ready), act)
+    outcomes = runtime.outcomes("send", target, len(ready), act, since=began)
+    return [Outcome(m.id, _told(o.error)) for m, o in zip(ready, outcomes, strict=True)]
 
 
 def _in_session(message: Message, strategy: SessionStrategy) -> Message:
@@ -128,6 +130,11 @@ def _request(runtime: Runtime, target: str, messages: Sequence[Message]) -> Sequ
     except QueueError as exc:
         return [Outcome(error=exc)] * len(messages)
     return [Outcome(m.id if a.ok else None, a.error) for m, a in zip(messages, answers, strict=True)]
+
+
+def _told(error: QueueError | None) -> QueueError | None:
+    """*error* as users know it."""
+    return NotAttempted(str(error), queue=error.queue) if isinstance(error, _Behind) else error
 
 
 def _because(message: Message) -> str:

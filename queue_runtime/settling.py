@@ -74,10 +74,17 @@ def settle_once(
     settlements: Sequence[Settlement],
     call: SettleCall,
 ) -> Sequence[Outcome[None]]:
-    """One request, and what it changes here. A renewal that could undo an abandon is waited for first."""
-    for message, settlement in zip(messages, settlements, strict=True):
-        if isinstance(settlement, Abandon):
-            leases.forget(message.lease, join=True)
+    """One request, and what it changes here.
+
+    A renewal that could undo an abandon is waited for first, and there are no more of them, until it turns
+    out that the broker has not agreed.
+    """
+    dropped = [
+        (message, watched)
+        for message, settlement in zip(messages, settlements, strict=True)
+        if isinstance(settlement, Abandon)
+        and (watched := leases.forget(message.lease, join=True)) is not None
+    ]
     held = [message.lease for message in messages]
     leases.settling(held, True)
     try:
@@ -88,6 +95,9 @@ def settle_once(
         leases.settled(message.lease for message in messages if message.settled_as is not None)
     finally:
         leases.settling(held, False)
+        for message, watched in dropped:
+            if message.settled_as is None:
+                leases.watch(watched)
     return outcomes
 
 
@@ -145,7 +155,7 @@ def dead_letter_info(
         exception=exception,
         traceback=traceback,
         attempts=message.attempt,
-        first_seen=message.enqueued_at.isoformat() if message.enqueued_at else None,
+        first_seen_at=message.enqueued_at,
         queue=message.queue,
         session_id=message.session_id,
         message_id=message.id,

@@ -142,7 +142,9 @@ class Script:
     Operations are the methods' names; those of a session are ``session.receive`` and so on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, longest_wait: float = float("inf")) -> None:
+        self.longest_wait = longest_wait
+        """Seconds after which a receive answers, however long it was told to wait."""
         self._lock = threading.Lock()
         # guarded by _lock
         self._next: defaultdict[str, deque[Step]] = defaultdict(deque)
@@ -205,6 +207,7 @@ class ScriptedClient(ProviderClient):
         lease: float | None = None,
         cancelled: Cancelled = never,
     ) -> Sequence[Delivery]:
+        wait = min(wait, self._script.longest_wait)
         act = lambda: self._inner.receive(queue, max_messages, wait, lease=lease, cancelled=cancelled)  # noqa: E731
         found: Sequence[Delivery] = self._single("receive", queue, act)
         return found

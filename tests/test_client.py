@@ -42,7 +42,7 @@ from queue_runtime.errors import (
     Throttled,
     UnsupportedOperation,
 )
-from queue_runtime.events import Event, LeaseLostEvent
+from queue_runtime.events import Event, LostLease
 from queue_runtime.executor import SessionExecutor
 from queue_runtime.session_client import SessionClient
 from queue_runtime.testing import FakeClock
@@ -115,7 +115,7 @@ def outcomes_of(act: Callable[[], object]) -> Sequence[Outcome[str]]:
 
 
 def losses(events: list[Event]) -> list[Event]:
-    return [event for event in events if isinstance(event, LeaseLostEvent)]
+    return [event for event in events if isinstance(event, LostLease)]
 
 
 class TestConnecting:
@@ -358,7 +358,7 @@ class TestSettling:
         assert (dead.dead_letter.reason, dead.dead_letter.description) == ("Bad", "no such user")
         assert (dead.dead_letter.queue, dead.dead_letter.message_id) == ("jobs", "m")
         assert (dead.dead_letter.session_id, dead.dead_letter.attempts) == ("m", 1)
-        assert dead.dead_letter.first_seen == clock.now().isoformat()
+        assert dead.dead_letter.first_seen_at == clock.now()
 
     def test_nothing_is_no_request(self, client: QueueClient, script: Script) -> None:
         client.complete([])

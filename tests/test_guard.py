@@ -303,6 +303,8 @@ class TestErrors:
 
 def test_what_asks_the_broker_nothing_is_not_counted(post: Post) -> None:
     post.provider.capabilities("mails")
+    post.events.clear()  # the first time it asks the broker
+    post.provider.capabilities("mails")
     post.provider.size("mails", Message(body=b"x"))
     post.provider.wake("mails")
     post.provider.close()
@@ -321,3 +323,14 @@ def test_an_error_that_the_provider_overlooked_is_a_provider_error_without_its_t
     assert "secret" not in str(caught.value)
     assert isinstance(caught.value.__cause__, KeyError)
     assert not caught.value.retryable
+
+
+def test_the_breaker_knows_a_queue_that_was_never_seen(post: Post) -> None:
+    post.script.always("capabilities", fails(ConnectionFailed))
+
+    for _ in range(BreakerPolicy().minimum_calls):
+        with pytest.raises(QueueError):
+            post.provider.capabilities("mails")
+
+    with pytest.raises(CircuitOpen):
+        post.provider.capabilities("mails")

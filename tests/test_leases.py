@@ -20,7 +20,7 @@ from queue_runtime.errors import (
     SessionLeaseLost,
     Throttled,
 )
-from queue_runtime.events import Event, Events, LeaseLostEvent
+from queue_runtime.events import Event, Events, LostLease
 from queue_runtime.executor import SessionExecutor
 from queue_runtime.leases import Held, LeaseRenewer, renew_at
 from queue_runtime.message import Delivery, Lease, Message
@@ -128,7 +128,7 @@ class House:
 
     def losses(self) -> list[str | None]:
         """Ids of what was told to be lost."""
-        told = [event for event in self.events if isinstance(event, LeaseLostEvent)]
+        told = [event for event in self.events if isinstance(event, LostLease)]
         return [event.message_id or event.session_id for event in told]
 
     def close(self) -> None:
@@ -338,7 +338,7 @@ class TestFailures:
         assert broker.times() == [15.0 + n / 2 for n in range(30)]
         assert (before, lease.lost) == (False, True)
         [event] = house.events
-        assert isinstance(event, LeaseLostEvent)
+        assert isinstance(event, LostLease)
         assert (event.queue, event.message_id, event.session_id) == ("jobs", "m", None)
         assert event.reason == "it ran out before it could be renewed"
         assert len(house.renewer) == 0
@@ -436,7 +436,7 @@ class TestFailures:
         house.let_pass(15.0)
 
         [event] = house.events
-        assert isinstance(event, LeaseLostEvent)
+        assert isinstance(event, LostLease)
         assert (event.message_id, event.session_id) == (None, "s1")
         with pytest.raises(SessionLeaseLost):
             lease.check()
@@ -449,7 +449,7 @@ class TestFailures:
         house.let_pass(15.0)
 
         [event] = house.events
-        assert isinstance(event, LeaseLostEvent)
+        assert isinstance(event, LostLease)
         assert "it was handed out again" in event.reason
         assert broker.calls == []
 

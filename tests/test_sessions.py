@@ -12,7 +12,7 @@ import pytest
 
 from queue_runtime import Message, QueueClient, SessionClient, connect
 from queue_runtime.errors import QueueError, SessionLeaseLost
-from queue_runtime.events import Event, LeaseLostEvent
+from queue_runtime.events import Event, LostLease
 from queue_runtime.message import Delivery
 from queue_runtime.provider import Abandon, Complete
 from queue_runtime.sessions import UNTAKEN
@@ -228,7 +228,7 @@ class TestLosing:
 
             with pytest.raises(SessionLeaseLost):
                 session.complete(first)
-        assert [type(event) for event in events].count(LeaseLostEvent) == 1
+        assert [type(event) for event in events].count(LostLease) == 1
 
     def test_a_head_handed_out_again_ends_the_hold_on_the_rest(self, client: QueueClient) -> None:
         send(client, "a1", "a2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,8 +18,19 @@ from queue_runtime.scheduler import Timer
 from queue_runtime.settling import dead_letter_info
 from queue_runtime.worker.attempts import Attempts
 from queue_runtime.worker.handling import PlainHandler
-from queue_runtime.worker.in_hand import InHand
-from queue_runtime.worker.verdict import GiveUp, HandlerPolicy, RetryIn, Verdict, before_handler, verdict
+from queue_runtime.worker.in_hand import InHand, Run
+from queue_runtime.worker.verdict import (
+    Done,
+    GiveUp,
+    HandlerPolicy,
+    RetryIn,
+    Verdict,
+    before_handler,
+    text_of,
+    verdict,
+)
+
+log = logging.getLogger("queue_runtime")
 
 SettleOnce = Callable[[Sequence[ReceivedMessage], Sequence[Settlement]], Sequence[Outcome[None]]]
 
@@ -39,8 +51,11 @@ class Context:
     def target(self) -> str:
         return self.runtime.target(self.queue)
 
-    def judge(self, message: ReceivedMessage, *, in_place: bool) -> Verdict:
-        """Enter the handler with *message*, unless it must not be, and say what its end means."""
+    def judge(self, message: ReceivedMessage, *, since: float | None) -> Verdict:
+        """Enter the handler with *message*, unless it must not be, and say what its end means.
+
+        *since* is the moment of its first attempt, for one that is retried in its place; else None.
+        """
         refused = before_handler(message.delivery, self.policy)
         if refused is not None:
             return refused
@@ -52,7 +67,8 @@ class Context:
             error = exc
         finally:
             self.in_hand.handler(entered=False)
-        decision = verdict(error, message.attempt, self.policy, in_place=in_place, random=random.random)
+        held = None if since is None else self.runtime.clock.monotonic() - since
+        decision = verdict(error, message.attempt, self.policy, held=held, random=random.random)
         if error is not None:
             self._tell_failed(message, error, decision)
         return decision
@@ -70,11 +86,12 @@ class Context:
                     traceback=end.traceback,
                 )
                 return DeadLetter(message.delivery, info)
-            case _:
+            case Done():
                 return Complete(message.delivery)
 
     def settle(
         self,
+        run: Run,
         message: ReceivedMessage,
         settlement: Settlement,
         call: SettleOnce,
@@ -90,7 +107,9 @@ class Context:
         if error is not None and error.retryable and not message.lease.lost:
             delay = backoff(attempt, base=0.1, cap=2.0, floor=0.05, random=random.random)
             again = min(delay, message.lease.remaining())
-            self.later(again, lambda: self.settle(message, settlement, call, then, attempt=attempt + 1))
+            self.later(
+                run, again, lambda: self.settle(run, message, settlement, call, then, attempt=attempt + 1)
+            )
             return
         then(error)
 
@@ -141,23 +160,35 @@ class Context:
                 queue=self.queue,
                 message_id=message.id,
                 session_id=message.session_id,
-                error=f"{type(error).__name__}: {error}",
+                error=type(error).__name__,
+                text=str(error),
             )
         )
 
-    def later(self, delay: float, action: Callable[[], None]) -> Timer | None:
-        """Run *action* on the executor in *delay* seconds; None if the client is closed."""
+    def later(self, run: Run, delay: float, action: Callable[[], None]) -> Timer | None:
+        """Go on with *run* by *action* in *delay* seconds; None if the client is closed."""
         with suppress(Closed):
-            return self.runtime.scheduler.call_later(delay, lambda: self.submit(action))
+            return self.runtime.scheduler.call_later(delay, lambda: self.submit(run, action))
         return None
 
-    def submit(self, action: Callable[[], None], lane: str | None = None) -> None:
-        """Run *action* on the executor; after the others of *lane* if one is given."""
+    def submit(self, run: Run, action: Callable[[], None], lane: str | None = None) -> None:
+        """Go on with *run* by *action*, on the executor; after the others of *lane* if one is given.
+
+        There is a thread for it: a run holds a permit, and the worker has claimed a thread for each.
+        """
+
+        def act() -> None:
+            try:
+                action()
+            except Exception:  # nobody reads the future, and the run's permit and session must come back
+                log.exception("a run of the worker on %r failed", self.queue)
+                run.abort()
+
         with suppress(Closed):  # the client was closed: leases end by themselves
             if lane is None:
-                self.runtime.executor.submit(action)
+                self.runtime.executor.submit(act)
             else:
-                self.runtime.executor.submit_in((self.queue, lane), action)
+                self.runtime.executor.submit_in((self.queue, lane), act)
 
     def _tell_failed(self, message: ReceivedMessage, error: BaseException, decision: Verdict) -> None:
         self.runtime.events(
@@ -166,7 +197,8 @@ class Context:
                 message_id=message.id,
                 session_id=message.session_id,
                 attempt=message.attempt,
-                error=f"{type(error).__name__}: {error}",
+                error=type(error).__name__,
+                text=text_of(error),
                 delay=decision.delay if isinstance(decision, RetryIn) else None,
             )
         )

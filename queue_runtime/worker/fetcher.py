@@ -108,8 +108,9 @@ class Fetcher:
         delay = backoff(failures, base=0.5, cap=30.0, floor=0.1, random=random.random)
         if isinstance(error, CircuitOpen) and error.retry_at is not None:
             delay = max(delay, _seconds_until(error.retry_at, self._context.runtime.clock.now))
-        text = f"{type(error).__name__}: {error}"
-        self._context.runtime.events(FetchFailed(queue=self._context.queue, error=text, delay=delay))
+        self._context.runtime.events(
+            FetchFailed(queue=self._context.queue, error=type(error).__name__, text=str(error), delay=delay)
+        )
         self._context.in_hand.pause(delay)
 
 

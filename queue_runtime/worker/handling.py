@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from queue_runtime import payloads
-from queue_runtime.errors import ConfigurationError
+from queue_runtime.errors import ConfigurationError, InvalidArgument
 from queue_runtime.message import ReceivedMessage
 
-T = TypeVar("T")
-
 PlainHandler = Callable[[ReceivedMessage], object]
-TypedHandler = Callable[[T, ReceivedMessage], object]
 
 
 class Retry(Exception):  # it asks for something; nothing is wrong
     """Raised by a handler: try this message again, after *delay* seconds (None: the policy's backoff).
 
-    It is an attempt like any other: after the last one the message is dead-lettered.
+    It is an attempt like any other: after the last one the message is dead-lettered. In a session the
+    message waits in its place, and holds up what is behind it for the policy's `max_hold` at most.
     """
 
     def __init__(self, delay: float | None = None) -> None:
         super().__init__("the handler asked for a retry")
         if delay is not None and not 0 <= delay < float("inf"):
-            raise ValueError(f"delay must be a number of seconds from 0 on, it is {delay!r}")
+            raise InvalidArgument(f"delay must be a number of seconds from 0 on, it is {delay!r}")
         self.delay = delay
 
 

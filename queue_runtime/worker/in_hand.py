@@ -16,6 +16,9 @@ class Run(Protocol):
     def stop(self) -> None:
         """The worker stops: go no further than the handler that is running, if one is."""
 
+    def abort(self) -> None:
+        """Something failed that must not fail: end it, settle nothing, and let its lease run out."""
+
     def overdue(self) -> bool:
         """The deadline has passed: the lease is lost from now on. True if a handler is still running."""
 

@@ -42,14 +42,18 @@ class MessageRun:
         runtime.leases.watch(
             Held(lease=message.lease, lane=lane, queue=message.queue, delivery=message.delivery)
         )
-        self._context.submit(self._handle, message.session_id)
+        self._context.submit(self, self._handle, message.session_id)
 
     def stop(self) -> None:
         with self._lock:
             if self._state is not _State.QUEUED:
                 return
             self._state = _State.ENDED
-        self._context.runtime.later(0.0, self._release)
+        self._context.submit(self, self._release)
+
+    def abort(self) -> None:
+        self._message.lease.lose("the worker failed on it")
+        self._end()
 
     def overdue(self) -> bool:
         self._message.lease.lose("the worker stopped before its handler did")
@@ -68,7 +72,7 @@ class MessageRun:
             return
         started = self._context.runtime.clock.monotonic()
         message.attempt = self._context.attempts.next_of(message.delivery.broker_id)
-        decision = self._context.judge(message, in_place=False)
+        decision = self._context.judge(message, since=None)
         if isinstance(decision, RetryIn):
             self._context.attempts.note(message.delivery.broker_id, message.attempt)
             self._context.in_hand.retry_due(self._context.runtime.clock.monotonic() + decision.delay)
@@ -76,7 +80,7 @@ class MessageRun:
         with self._lock:
             self._state = _State.SETTLING
         self._context.settle(
-            message, settlement, self._call, lambda error: self._settled(settlement, started, error)
+            self, message, settlement, self._call, lambda error: self._settled(settlement, started, error)
         )
 
     def _settled(self, settlement: Settlement, started: float, error: QueueError | None) -> None:

@@ -39,7 +39,9 @@ class SessionRun:
     def __init__(self, context: Context, session: SessionClient) -> None:
         self._context = context
         self._session = session
+        # written by one step after the other
         self._head: ReceivedMessage | None = None
+        self._since = 0.0
         self._lock = threading.Lock()
         # guarded by _lock
         self._state = _State.STEPPING
@@ -57,7 +59,11 @@ class SessionRun:
             self._state = _State.STEPPING
             if self._retry is not None:
                 self._retry.cancel()
-        self._context.runtime.later(0.0, self._give_back)
+        self._context.submit(self, self._give_back)
+
+    def abort(self) -> None:
+        self._session.lease.lose("the worker failed on it")
+        self._give_back()
 
     def overdue(self) -> bool:
         self._session.lease.lose("the worker stopped before its handler did")
@@ -66,12 +72,12 @@ class SessionRun:
             return self._state is _State.RUNNING
 
     def _submit(self) -> None:
-        self._context.submit(self._step, self._session.session_id)
+        self._context.submit(self, self._step, self._session.session_id)
 
     def _step(self) -> None:
         """Go on with the head, or with the next message if there is none; end if there is nothing to do."""
         with self._lock:
-            if self._state is not _State.STEPPING and self._state is not _State.WAITING:
+            if self._state not in (_State.STEPPING, _State.WAITING):
                 return
             self._state = _State.STEPPING
         if self._context.in_hand.stopping:
@@ -79,6 +85,7 @@ class SessionRun:
             return
         if self._head is None:
             self._head = self._next()
+            self._since = self._context.runtime.clock.monotonic()
         if self._head is None or self._session.lease.lost or self._context.in_hand.stopping:
             self._give_back()
             return
@@ -109,7 +116,7 @@ class SessionRun:
             self._state = _State.RUNNING
         started = self._context.runtime.clock.monotonic()
         message.attempt = self._context.attempts.next_of(message.delivery.broker_id)
-        decision = self._context.judge(message, in_place=True)
+        decision = self._context.judge(message, since=self._since)
         if isinstance(decision, RetryIn) and not self._session.lease.lost:
             self._wait_for_retry(message, decision.delay)
             return
@@ -117,6 +124,7 @@ class SessionRun:
         with self._lock:
             self._state = _State.SETTLING
         self._context.settle(
+            self,
             message,
             settlement,
             self._session.settle_once,
@@ -129,7 +137,7 @@ class SessionRun:
         with self._lock:
             self._state = _State.WAITING
             self._retry_at = self._context.runtime.clock.monotonic() + delay
-            self._retry = self._context.later(delay, self._step)
+            self._retry = self._context.later(self, delay, self._step)
         if self._context.in_hand.stopping:
             self.stop()  # it was asked while the handler ran, and did not see a retry to cancel
 
@@ -145,7 +153,8 @@ class SessionRun:
             self._submit()
             return
         self._context.not_settled(message, error)
-        self._retry_at = self._context.runtime.clock.monotonic() + NOT_SETTLED_DELAY
+        with self._lock:
+            self._retry_at = self._context.runtime.clock.monotonic() + NOT_SETTLED_DELAY
         self._give_back()
 
     def _give_back(self) -> None:
@@ -154,9 +163,10 @@ class SessionRun:
             if self._state is _State.ENDED:
                 return
             self._state = _State.ENDED
+            retry_at = self._retry_at
         head = self._head
         if head is not None and head.settled_as is None and not self._session.lease.lost:
-            backoff = max(0.0, self._retry_at - self._context.runtime.clock.monotonic())
+            backoff = max(0.0, retry_at - self._context.runtime.clock.monotonic())
             with suppress(QueueError):  # what the broker does not hear of comes back when the lease ends
                 self._session.settle_once([head], [Abandon(head.delivery, backoff)])
             self._context.in_hand.count("released")

@@ -27,9 +27,12 @@ class HandlerPolicy:
 
     After `max_attempts` the message is dead-lettered; `permanent` exceptions do not wait for that. The
     backoff is exponential from `base` up to `cap`, with full jitter. `max_hold` is the longest time that a
-    message of a session may hold up the ones behind it while it is tried again, so it must cover all the
-    backoffs. A message that the broker has handed out more than `max_deliveries` times (default: three times
-    `max_attempts`) has been ending its processes, and is dead-lettered without being tried.
+    message of a session may hold up the ones behind it, from its first attempt to the last retry: it must
+    cover all the backoffs, and a message that asks for more with `Retry(delay)` is dead-lettered.
+
+    Attempts are counted by each worker for itself; what bounds them all is the broker's delivery count. A
+    message handed out more than `max_deliveries` times (default: three times `max_attempts`) may be ending
+    its processes, and is dead-lettered without being tried again.
     """
 
     max_attempts: int = 5
@@ -52,7 +55,13 @@ class HandlerPolicy:
                 f"max_deliveries={self.max_deliveries} is below max_attempts={self.max_attempts}: messages "
                 "would be dead-lettered before they were tried that often; raise it, or leave it out"
             )
-        longest = sum(min(self.cap, self.base * 2.0**n) for n in range(self.max_attempts - 1))
+        if not isinstance(self.permanent, tuple) or not all(map(_is_exception, self.permanent)):
+            raise ConfigurationError(
+                f"permanent must be a tuple of exception classes, it is {self.permanent!r}"
+            )
+        longest = sum(
+            FLOOR_IN_PLACE + min(self.cap, self.base * 2.0**n) for n in range(self.max_attempts - 1)
+        )
         if longest > self.max_hold:
             raise ConfigurationError(
                 f"max_hold={self.max_hold:g} s does not cover the retries, which take up to {longest:g} s; "
@@ -100,7 +109,8 @@ def before_handler(delivery: Delivery, policy: HandlerPolicy) -> GiveUp | None:
     if not delivery.follows and delivery.delivery_count > policy.delivery_limit:
         return GiveUp(
             reason="MaxDeliveriesExceeded",
-            description=f"handed out {delivery.delivery_count} times, and no handler has ever finished it",
+            description=f"handed out {delivery.delivery_count} times and never completed; "
+            "its handler may be ending the process",
         )
     return None
 
@@ -110,34 +120,53 @@ def verdict(
     attempt: int,
     policy: HandlerPolicy,
     *,
-    in_place: bool,
+    held: float | None,
     random: Callable[[], float],
 ) -> Verdict:
-    """What to do after attempt number *attempt* ended with *error*, or without one."""
+    """What to do after attempt number *attempt* ended with *error*, or without one.
+
+    *held* are the seconds since the first attempt for a message that is retried in its place, in a session;
+    None for one that goes back to the broker in between.
+    """
     if error is None:
         return Done()
     if isinstance(error, Reject):
         return GiveUp(reason=error.reason, description=error.description)
     if isinstance(error, DecodeError):
-        return GiveUp(reason="DecodeError", description=str(error), exception=_class_name(error))
+        return GiveUp(reason="DecodeError", description=text_of(error), exception=_class_name(error))
     if isinstance(error, policy.permanent):
         return _give_up(type(error).__name__, error)
     if attempt >= policy.max_attempts:
         return _give_up("MaxAttemptsExceeded", error)
     if isinstance(error, Retry) and error.delay is not None:
-        return RetryIn(min(error.delay, policy.max_hold) if in_place else error.delay)
-    floor = FLOOR_IN_PLACE if in_place else FLOOR_GIVEN_BACK
-    return RetryIn(backoff(attempt, base=policy.base, cap=policy.cap, floor=floor, random=random))
+        delay = error.delay
+    else:
+        floor = FLOOR_GIVEN_BACK if held is None else FLOOR_IN_PLACE
+        delay = backoff(attempt, base=policy.base, cap=policy.cap, floor=floor, random=random)
+    if held is not None and held + delay > policy.max_hold:
+        return _give_up("MaxHoldExceeded", error)
+    return RetryIn(delay)
 
 
 def _give_up(reason: str, error: BaseException) -> GiveUp:
-    lines = "".join(traceback.format_exception(error))
     return GiveUp(
         reason=reason,
-        description=str(error) or None,
+        description=text_of(error) or None,
         exception=_class_name(error),
-        traceback=lines[-MAX_TRACEBACK:],
+        traceback="".join(traceback.format_exception(error))[-MAX_TRACEBACK:],
     )
+
+
+def text_of(error: BaseException) -> str:
+    """``str(error)``, also of an exception that cannot say it: a message must not be stuck for that."""
+    try:
+        return str(error)
+    except Exception as exc:  # what the handler raised is still to be judged, and its session to go on
+        return f"(its text cannot be had: {type(exc).__name__})"
+
+
+def _is_exception(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Exception)
 
 
 def _class_name(error: BaseException) -> str:

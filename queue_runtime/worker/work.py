@@ -9,7 +9,7 @@ from collections.abc import Callable
 from queue_runtime.worker.context import Context
 from queue_runtime.worker.fetcher import Fetcher
 from queue_runtime.worker.in_hand import Tally
-from queue_runtime.worker.report import State, StopReport, WorkerStatus
+from queue_runtime.worker.report import NOTHING_TO_STOP, State, StopReport, WorkerStatus
 
 LOOK = 0.2
 """Seconds between two looks at whether a signal has come: a signal handler must not take a lock."""
@@ -46,15 +46,17 @@ class Work:
             return "stopping" if self._stopping else "running"
 
     def is_over(self) -> bool:
-        """It is being stopped, or has ended because the client was closed. Requires the books to be open."""
+        """It is being stopped, or has ended because the client was closed. For a predicate of `in_hand`."""
         return not self.in_hand.has_fetcher()
 
-    def stop(self, deadline: float = 25.0, *, hurry: Callable[[], bool] | None = None) -> StopReport:
+    def stop(self, deadline: float, *, hurry: Callable[[], bool] | None = None) -> StopReport:
         """Stop in the order that `Worker.stop` tells.
 
         With *hurry* the process is about to end: so a poll that cannot be woken is waited for too, until the
         deadline, or until *hurry* is true, which ends the wait for handlers as well.
         """
+        if self._pid != os.getpid():
+            return NOTHING_TO_STOP  # it runs in the parent, whose locks are not ours
         with self._stop_lock:
             first, self._stopping = not self._stopping, True
         if first:
@@ -65,6 +67,8 @@ class Work:
         return self._report or self._result(self.in_hand.tally(), overdue=0, unanswered=0)
 
     def status(self) -> WorkerStatus:
+        if self._pid != os.getpid():
+            return WorkerStatus(queue=self._context.queue, state="forked", concurrency=self.in_hand.permits)
         tally = self.in_hand.tally()
         return WorkerStatus(
             queue=self._context.queue,
@@ -92,6 +96,7 @@ class Work:
         self._wait(self.in_hand.is_empty, end, hurry)
         # 4: past the deadline, nobody may believe that it still holds its message.
         still_running = [run.overdue() for run in self.in_hand.runs()]
+        self._runtime.executor.give_up(self.in_hand.handler_threads())
         # A poll that can be woken has ended by now. One that cannot may outlive this, and its messages are
         # released when it ends; but not in a process that is gone by then.
         poll_end = end if hurry is not None else min(end, clock.monotonic() + LOOK)

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar, overload
 
 from queue_runtime.client import QueueClient
 from queue_runtime.errors import ConfigurationError
-from queue_runtime.events import WorkerWarning
+from queue_runtime.events import WorkerWarned
 from queue_runtime.message import ReceivedMessage, check_queue
 from queue_runtime.provider import QueueDescription
 from queue_runtime.runtime import Runtime
@@ -45,7 +45,8 @@ class Worker:
     to the broker waits *poll* seconds for messages: what idle costs, and on SQS, whose polls cannot be woken,
     how long the end of `run` may take.
 
-    One worker serves one queue; several may share a client, its threads and its leases. Raises
+    One worker serves one queue; several may share a client, its threads and its leases. A worker that runs
+    when its process forks runs in the parent only; its `status` in the child says so. Raises
     `ConfigurationError` for what cannot work; the queue is looked at by `start`.
     """
 
@@ -177,7 +178,7 @@ class Worker:
     def _start(self, *, poll: float, session_idle: float) -> None:
         runtime = self._client.runtime_for(self._queue)
         target = runtime.target(self._queue)
-        found = runtime.retrying("describe", target, lambda: runtime.provider.describe(target))
+        found = runtime.describe(target)
         self._check(found, runtime)
         with self._lock:
             if self._work is not None and self._work.state in ("running", "stopping"):
@@ -205,7 +206,7 @@ class Worker:
         most = found.max_receives
         if most is not None and most <= self._policy.max_attempts:
             runtime.events(
-                WorkerWarning(
+                WorkerWarned(
                     queue=self._queue,
                     text=f"the broker moves a message to the dead-letter queue after {most} deliveries, and "
                     f"max_attempts is {self._policy.max_attempts}: it may be moved before its last attempt, "
@@ -214,7 +215,7 @@ class Worker:
             )
 
     def _run_until(self, enough: Callable[[Work], bool], deadline: float) -> StopReport:
-        """Wait for a signal, for `stop`, or for *enough*, which is asked with the worker's books open."""
+        """Wait for a signal, for `stop`, or for *enough*, which is asked with the lock of `in_hand` held."""
         with self._lock:
             work = self._work
         if work is None:
@@ -239,4 +240,5 @@ class _Signals:
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # None: it was not set by Python, and cannot be by Python
+                signal.signal(number, handler)

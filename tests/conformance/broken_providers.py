@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,8 +12,7 @@ import pytest
 from queue_runtime.clock import sleep
 from queue_runtime.errors import Outcome
 from queue_runtime.message import Delivery, Message
-from queue_runtime.provider import Abandon, Capabilities, Complete, DeadLetter, ProviderSession, Settlement
-from queue_runtime.providers import memory, memory_queues
+from queue_runtime.provider import Abandon, Complete, DeadLetter, Settlement
 from queue_runtime.providers.memory import InMemoryClient, InMemorySession
 from queue_runtime.providers.memory_broker import MemoryBroker
 from queue_runtime.providers.memory_queues import GroupQueue, PlainQueue, Session, SessionQueue, Stored
@@ -128,10 +128,10 @@ def overstays(true: Any, client: InMemoryClient, queue: str, most: int, wait: fl
     return found
 
 
-def does_not_wait(
+def comes_back_early(
     true: Any, client: InMemoryClient, queue: str, most: int, wait: float, **options: Any
 ) -> Any:
-    return true(client, queue, most, 0.0, **options)
+    return true(client, queue, most, wait / 2, **options)
 
 
 def brings_too_many(
@@ -146,7 +146,8 @@ def delivers_twice(true: Any, queue: PlainQueue, stored: Stored, now: float) -> 
 
 
 def counts_no_deliveries(true: Any, stored: Stored, **what: Any) -> Delivery:
-    return replace(true(stored, **what), delivery_count=1)
+    delivery: Delivery = true(stored, **what)
+    return replace(delivery, delivery_count=1)
 
 
 def drops_empty_attributes(true: Any, stored: Stored, **what: Any) -> Delivery:
@@ -165,22 +166,20 @@ def counts_characters(true: Any, client: InMemoryClient, queue: str, message: Me
     return len(message.body.decode(errors="replace"))
 
 
-def claims_more_than_it_takes(true: Any, client: InMemoryClient, queue: Any) -> Capabilities:
-    return replace(true(client, queue), max_message_size=2 * client._max_message_size)
+def holds_a_lock_through_its_receives(patch: pytest.MonkeyPatch) -> None:
+    busy = threading.Lock()
 
+    def receive(true: Any, *what: Any, **options: Any) -> Any:
+        with busy:
+            return true(*what, **options)
 
-def stays_open(true: Any, client: InMemoryClient) -> None:
-    pass
+    def settle(true: Any, *what: Any) -> Any:
+        if busy.acquire(timeout=0.2):  # longer, and a test on a clock that stands still would never end
+            busy.release()
+        return true(*what)
 
-
-def accepts_at_most_one(
-    true: Any, client: InMemoryClient, *what: Any, **options: Any
-) -> ProviderSession | None:
-    if getattr(client, "spoilt", None) is not None:
-        return None
-    session: ProviderSession | None = true(client, *what, **options)
-    client.spoilt = session  # type: ignore[attr-defined]
-    return session
+    _around(InMemoryClient, "receive", receive)(patch)
+    _around(InMemoryClient, "settle", settle)(patch)
 
 
 BROKEN: dict[str, Break] = {
@@ -205,17 +204,13 @@ BROKEN: dict[str, Break] = {
         (Session, "let_go", forgets_what_a_lost_session_had),
         (SessionQueue, "check", settles_for_lost_sessions),
         (InMemoryClient, "receive", overstays),
-        (InMemoryClient, "receive", does_not_wait),
+        (InMemoryClient, "receive", comes_back_early),
         (InMemoryClient, "receive", brings_too_many),
         (PlainQueue, "add", delivers_twice),
         (Stored, "shown", counts_no_deliveries),
         (Stored, "shown", drops_empty_attributes),
         (Stored, "shown", normalises_line_ends),
         (InMemoryClient, "size", counts_characters),
-        (InMemoryClient, "_capabilities", claims_more_than_it_takes),
-        (InMemoryClient, "_check_open", stays_open),
-        (InMemoryClient, "accept_session", accepts_at_most_one),
     )
 }
-
-__all__ = ["BROKEN", "memory", "memory_queues"]
+BROKEN["holds_a_lock_through_its_receives"] = holds_a_lock_through_its_receives

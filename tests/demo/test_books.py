@@ -14,7 +14,7 @@ from demo_parts.observed import PlannedFailure, observed
 from demo_parts.plan import Delivery, Trouble, make_plan, sample_entries
 
 from queue_runtime import Message, ReceivedMessage, connect
-from queue_runtime.events import LeaseLostEvent, MessageCompleted, ProviderCalled, SettlementFailed
+from queue_runtime.events import LostLease, MessageCompleted, ProviderCalled, SettlementFailed
 
 
 @pytest.fixture
@@ -78,9 +78,11 @@ def test_a_delivery_is_taken_when_the_app_said_so_and_settled_when_the_broker_di
 @pytest.mark.parametrize(
     "event",
     [
-        SettlementFailed(queue="events", message_id="a1", session_id="A", error="OutcomeUnknown"),
-        LeaseLostEvent(queue="events", message_id="a1", session_id=None, reason="it ran out"),
-        LeaseLostEvent(queue="events", message_id=None, session_id="A", reason="it ran out"),
+        SettlementFailed(
+            queue="events", message_id="a1", session_id="A", error="OutcomeUnknown", text="no answer"
+        ),
+        LostLease(queue="events", message_id="a1", session_id=None, reason="it ran out"),
+        LostLease(queue="events", message_id=None, session_id="A", reason="it ran out"),
     ],
 )
 def test_what_the_worker_reported_as_lost_is_excused_and_nothing_else(path: Path, event: object) -> None:

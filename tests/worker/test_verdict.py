@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from queue_runtime.worker.verdict import (
     RetryIn,
     Verdict,
     before_handler,
+    text_of,
     verdict,
 )
 
@@ -40,25 +42,25 @@ def judge(
     attempt: int = 1,
     policy: HandlerPolicy = POLICY,
     *,
-    in_place: bool = False,
+    held: float | None = None,
     luck: float = 1.0,
 ) -> Verdict:
-    return verdict(error, attempt, policy, in_place=in_place, random=lambda: luck)
+    return verdict(error, attempt, policy, held=held, random=lambda: luck)
 
 
 def test_returning_completes() -> None:
     assert judge(None) == Done()
 
 
-@pytest.mark.parametrize(("attempt", "delay"), [(1, 2.0), (2, 3.0)])
+@pytest.mark.parametrize(("attempt", "delay"), [(1, 3.0), (2, 4.0)])
 def test_an_error_is_tried_again_after_a_growing_backoff_up_to_the_cap(attempt: int, delay: float) -> None:
     assert judge(ValueError(), attempt) == RetryIn(delay)
 
 
 def test_the_backoff_has_full_jitter_above_a_floor() -> None:
-    assert judge(ValueError(), luck=0.75) == RetryIn(1.5)
+    assert judge(ValueError(), luck=0.75) == RetryIn(FLOOR_GIVEN_BACK + 1.5)
     assert judge(ValueError(), luck=0.0) == RetryIn(FLOOR_GIVEN_BACK)
-    assert judge(ValueError(), luck=0.0, in_place=True) == RetryIn(FLOOR_IN_PLACE)
+    assert judge(ValueError(), luck=0.0, held=0.0) == RetryIn(FLOOR_IN_PLACE)
 
 
 def test_the_last_attempt_gives_up_and_says_why() -> None:
@@ -88,12 +90,29 @@ def test_a_long_traceback_keeps_its_end() -> None:
 
 def test_retry_asks_for_its_delay_and_is_an_attempt_like_any_other() -> None:
     assert judge(Retry(7.0)) == RetryIn(7.0)
-    assert judge(Retry()) == RetryIn(2.0)
+    assert judge(Retry()) == RetryIn(3.0)
     assert isinstance(judge(Retry(7.0), attempt=3), GiveUp)
 
 
-def test_a_retry_in_place_holds_up_its_session_no_longer_than_max_hold() -> None:
-    assert judge(Retry(1000.0), in_place=True) == RetryIn(POLICY.max_hold)
+def test_a_message_holds_up_its_session_no_longer_than_max_hold() -> None:
+    assert judge(Retry(POLICY.max_hold - 10.0), held=10.0) == RetryIn(POLICY.max_hold - 10.0)
+
+    end = judge(Retry(POLICY.max_hold), held=10.0)
+
+    assert isinstance(end, GiveUp)
+    assert end.reason == "MaxHoldExceeded"
+
+
+def test_an_exception_that_cannot_say_what_it_is_is_judged_all_the_same() -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    end = judge(MuteError(), attempt=3)
+
+    assert isinstance(end, GiveUp)
+    assert "RuntimeError" in str(end.description)
+    assert text_of(MuteError()) == end.description
 
 
 @pytest.mark.parametrize("delay", [-1.0, float("nan"), float("inf")])
@@ -151,8 +170,10 @@ class TestBeforeTheHandler:
         ({"cap": float("nan")}, "cap"),
         ({"max_deliveries": 2}, "max_deliveries"),
         ({"max_hold": 10.0, "max_attempts": 9}, "max_hold"),
+        ({"permanent": [ValueError]}, "permanent"),
+        ({"permanent": (KeyboardInterrupt,)}, "permanent"),
     ],
 )
-def test_a_policy_that_cannot_work_is_refused_by_name(settings: dict[str, float], named: str) -> None:
+def test_a_policy_that_cannot_work_is_refused_by_name(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):
-        HandlerPolicy(**settings)  # type: ignore[arg-type]
+        HandlerPolicy(**settings)

@@ -135,9 +135,9 @@ _TAKE: Mapping[str, Callable[[Books, Record], None]] = {
     "HandlerFailed": Books._failed,
     "ProviderCalled": Books._called,
     "SettlementFailed": Books._not_settled,
-    "LeaseLostEvent": Books._lost,
+    "LostLease": Books._lost,
     "FetchFailed": Books._in_trouble,
-    "WorkerWarning": Books._warned,
+    "WorkerWarned": Books._warned,
     "stopped": Books._stopped,
 }
 """What is taken from each kind of record; the other kinds are for whoever reads the file."""

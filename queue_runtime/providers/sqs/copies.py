@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from queue_runtime import codec
@@ -23,7 +24,7 @@ _TRIMMED = (
     "description",
     "exception",
     "host",
-    "first_seen",
+    "first_seen_at",
     "queue",
     "message_id",
     "session_id",
@@ -117,9 +118,9 @@ def _trim(info: DeadLetterInfo, fits: Callable[[DeadLetterInfo], bool]) -> DeadL
     return info if fits(info) else None
 
 
-def _half(name: str, value: str | None) -> str | None:
-    if value is None or len(value) <= _SHORTEST:
-        return value if name == "reason" else None
+def _half(name: str, value: str | datetime | None) -> str | None:
+    if not isinstance(value, str) or len(value) <= _SHORTEST:
+        return value if name == "reason" and isinstance(value, str) else None
     half = len(value) // 2
     # The end of a traceback names the error, the beginning of a text its subject.
     return "…" + value[-half:] if name == "traceback" else value[:half] + "…"

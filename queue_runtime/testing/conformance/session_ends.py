@@ -9,6 +9,7 @@ import pytest
 from queue_runtime.errors import SessionLeaseLost
 from queue_runtime.testing.conformance.kit import GRACE, SLACK, Kit, Rows
 from queue_runtime.testing.conformance.sessions import accept, try_accept
+from queue_runtime.testing.conformance.settling import believed
 
 
 class TestAbandon(Rows):
@@ -195,6 +196,25 @@ class TestSessionLease(Rows):
             session.complete(messages)
 
         assert [message.id for message in messages] == ids
+
+    def test_a_lost_hold_takes_nothing_from_its_successor(self, kit: Kit) -> None:
+        """The provider is asked, for the client is made to believe that the session is still held."""
+        desk = kit.desk("sessions", lease=kit.lease)
+        other = kit.desk("sessions", queue=desk.queue, client=kit.connect())
+        ids = desk.fill(2)
+        late = accept(desk)
+        head = late.receive()[0]
+        kit.time.sleep(kit.lease + GRACE)
+
+        with accept(other, wait=10.0) as session:
+            late.lease = head.lease = believed(kit, head)
+            with pytest.raises(SessionLeaseLost):
+                late.complete(head)
+            late.close()
+            again = session.receive()
+
+        assert again[0].id == ids[0]
+        assert desk.drain(2).ids == ids
 
     def test_a_renewed_session_lasts_from_its_renewal(self, kit: Kit) -> None:
         lease = 2 * kit.lease

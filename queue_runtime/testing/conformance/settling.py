@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from queue_runtime import QueueClient, ReceivedMessage
+from queue_runtime import Lease, QueueClient, ReceivedMessage
 from queue_runtime.errors import BatchFailed, InvalidReceipt, LeaseLost, SettlementError
 from queue_runtime.testing.conformance.kit import GRACE, SLACK, Desk, Kit, Rows
 
@@ -37,14 +37,10 @@ def spoil(message: ReceivedMessage) -> None:
     message.delivery = replace(message.delivery, receipt="not-a-receipt")
 
 
-def believe_in(kit: Kit, message: ReceivedMessage) -> None:
-    """Let the client believe that the lease still holds, so that the broker is asked."""
-    message.lease = type(message.lease)(
-        kit.time.clock,
-        until=kit.time.clock.monotonic() + 600.0,
-        length=message.lease.length,
-        what=f"message {message.id!r}",
-    )
+def believed(kit: Kit, message: ReceivedMessage) -> Lease:
+    """A lease that lets the client believe that *message* is still held, so that the broker is asked."""
+    now = kit.time.clock.monotonic()
+    return Lease(kit.time.clock, until=now + 600.0, length=message.lease.length, what=f"{message.id!r}")
 
 
 class TestSettling(Rows):
@@ -197,7 +193,7 @@ class TestTooLate(Rows):
         kit.time.sleep(kit.lease + GRACE)
         (again,) = other.take(1)
         other.client.renew(again, lease=30.0)
-        believe_in(kit, message)
+        message.lease = believed(kit, message)
 
         try:
             kit.client.complete(message)

@@ -1,0 +1,557 @@
+"""The memory provider beyond the contract: how it is declared and shared, and that it does what the clouds do."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from queue_runtime.config import parse_url
+from queue_runtime.errors import (
+    Closed,
+    ConfigurationError,
+    QueueNotFound,
+    SessionLeaseLost,
+    UnsupportedOperation,
+)
+from queue_runtime.message import DeadLetterInfo, Delivery, Message
+from queue_runtime.provider import Abandon, Complete, DeadLetter, ProviderSession
+from queue_runtime.providers.memory import InMemoryClient, create
+from queue_runtime.testing import FakeClock
+from tests.fakes import REAL
+
+DEAD = "/$DeadLetterQueue"
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def client(clock: FakeClock) -> InMemoryClient:
+    return made("memory://?queues=events:sessions,groups:groups,jobs", clock)
+
+
+def made(url: str, clock: FakeClock | None = None) -> InMemoryClient:
+    return create(parse_url(url).provider, clock or FakeClock())
+
+
+def send(client: InMemoryClient, queue: str, *names: str, delay: float = 0.0) -> None:
+    """The first letter is the session."""
+    client.send(queue, [Message(body=n.encode(), id=n, session_id=n[0], delay=delay) for n in names])
+
+
+def names(deliveries: Sequence[Delivery]) -> list[str]:
+    return [delivery.message.id for delivery in deliveries]
+
+
+def receive(client: InMemoryClient, queue: str, most: int = 10) -> list[str]:
+    return names(client.receive(queue, most, 0.0))
+
+
+def accept(client: InMemoryClient, queue: str = "events") -> ProviderSession:
+    session = client.accept_session(queue, 0.0)
+    assert session is not None
+    return session
+
+
+class TestDeclaringQueues:
+    def test_an_undeclared_one_is_not_there_and_the_error_lists_those_that_are(
+        self, client: InMemoryClient
+    ) -> None:
+        for act in (lambda: client.describe("job"), lambda: client.receive("job", 1, 0.0)):
+            with pytest.raises(
+                QueueNotFound, match=r"no queue 'job' .* it has: events, groups, jobs\. Declare it"
+            ):
+                act()
+
+    def test_without_any_there_are_none(self) -> None:
+        with pytest.raises(QueueNotFound, match="it has: none"):
+            made("memory://").describe("jobs")
+
+    @pytest.mark.parametrize(
+        ("url", "text"),
+        [
+            ("memory://?queues=jobs:fifo", "'jobs:fifo' is neither NAME nor NAME:KIND with a kind of plain"),
+            ("memory://?queues=jobs,jobs:groups", "'jobs' is declared twice, as plain and as groups"),
+            ("memory://?queues=a b", "queue name 'a b' has white space"),
+            ("memory://?lease=0", "lease must be a number above 0, it is '0'"),
+            ("memory://?lease=inf", "lease must be"),
+            ("memory://?lease=nan", "lease must be"),
+            ("memory://?max_message_size=0.5", "max_message_size must be"),
+            ("memory://?max_message_size=big", "max_message_size must be"),
+            ("memory://?leases=1", "unknown option 'leases'"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(self, url: str, text: str) -> None:
+        with pytest.raises((ConfigurationError, Exception), match=text):
+            made(url)
+
+    def test_each_has_dead_letters_and_those_have_none(self, client: InMemoryClient) -> None:
+        assert client.describe("jobs").dead_letter_queue == "jobs" + DEAD
+        assert client.describe("jobs" + DEAD).dead_letter_queue is None
+
+    def test_its_lease_and_size_are_those_of_the_url(self) -> None:
+        found = made("memory://?queues=jobs&lease=2.5&max_message_size=100").describe("jobs")
+
+        assert (found.lease, found.capabilities.max_message_size) == (2.5, 100)
+
+    def test_kinds_differ_in_what_they_can(self, client: InMemoryClient) -> None:
+        can = {queue: client.capabilities(queue) for queue in ("events", "groups", "jobs")}
+
+        assert {queue: each.sessions for queue, each in can.items()} == {
+            "events": "native",
+            "groups": "groups",
+            "jobs": "none",
+        }
+        assert {queue: each.atomic_batch for queue, each in can.items()} == {
+            "events": True,
+            "groups": False,
+            "jobs": True,
+        }
+
+
+class TestSharing:
+    def test_a_name_is_a_broker_for_all_that_give_it(self) -> None:
+        clock = FakeClock()
+        one, other = made("memory://shared?queues=jobs", clock), made("memory://shared?queues=mails", clock)
+
+        send(one, "jobs", "a1")
+        send(one, "mails", "b1")
+
+        assert (receive(other, "jobs"), receive(other, "mails")) == (["a1"], ["b1"])
+
+    def test_without_a_name_it_is_private(self) -> None:
+        one, other = made("memory://?queues=jobs"), made("memory://?queues=jobs")
+
+        send(one, "jobs", "a1")
+
+        assert receive(other, "jobs") == []
+
+    def test_it_has_the_clock_of_the_first(self) -> None:
+        first = FakeClock()
+        one, other = made("memory://clocks?queues=jobs", first), made("memory://clocks?queues=jobs")
+
+        send(other, "jobs", "a1", delay=5.0)
+        first.advance(5.0)
+
+        assert receive(one, "jobs") == ["a1"]
+
+    def test_it_is_gone_with_the_last_that_refers_to_it(self) -> None:
+        one = made("memory://passing?queues=jobs")
+        send(one, "jobs", "a1")
+        gone = weakref.ref(one._broker)
+
+        del one
+        gc.collect()
+
+        assert gone() is None
+        assert receive(made("memory://passing?queues=jobs"), "jobs") == []
+
+    @pytest.mark.parametrize(
+        ("second", "text"),
+        [
+            ("queues=jobs:sessions", "queue 'jobs' is plain already, it cannot be sessions"),
+            ("queues=jobs&lease=7", "queue 'jobs' has a lease of 5 s already, not 7 s"),
+        ],
+    )
+    def test_what_contradicts_the_first_is_refused(self, second: str, text: str) -> None:
+        first = made("memory://settled?queues=jobs&lease=5")
+
+        with pytest.raises(ConfigurationError, match=text):
+            made(f"memory://settled?{second}")
+        assert made("memory://settled?queues=jobs").describe("jobs").lease == 5.0
+        assert first.describe("jobs").active == 0
+
+    def test_closing_one_closes_no_other(self) -> None:
+        one, other = made("memory://closing?queues=jobs"), made("memory://closing?queues=jobs")
+
+        one.close()
+
+        send(other, "jobs", "a1")
+        with pytest.raises(Closed):
+            send(one, "jobs", "b1")
+        assert receive(other, "jobs") == ["a1"]
+
+
+class TestAPlainQueue:
+    def test_gives_the_oldest_first_and_each_once(self, client: InMemoryClient) -> None:
+        send(client, "jobs", "a1", "b1", "c1")
+
+        assert [receive(client, "jobs", 2), receive(client, "jobs", 2)] == [["a1", "b1"], ["c1"]]
+
+    def test_counts_what_is_free_held_and_delayed(self, client: InMemoryClient, clock: FakeClock) -> None:
+        send(client, "jobs", "a1", "b1")
+        send(client, "jobs", "c1", delay=60.0)
+        receive(client, "jobs", 1)
+
+        def counts() -> tuple[int, int, int]:
+            found = client.describe("jobs")
+            return found.active, found.leased, found.delayed
+
+        assert counts() == (1, 1, 1)
+        clock.advance(30.0)
+        assert counts() == (2, 0, 1)
+        clock.advance(30.0)
+        assert counts() == (3, 0, 0)
+
+    def test_takes_a_message_twice_for_it_knows_no_repetition(self, client: InMemoryClient) -> None:
+        send(client, "jobs", "a1", "a1")
+
+        assert receive(client, "jobs") == ["a1", "a1"]
+
+    @pytest.mark.parametrize("what", ["a message", "a delay that ends", "a lease that ends"])
+    def test_ends_the_wait_of_a_receive_when_there_is_something(
+        self, client: InMemoryClient, clock: FakeClock, what: str
+    ) -> None:
+        if what == "a lease that ends":
+            send(client, "jobs", "a1")
+            receive(client, "jobs")
+        elif what == "a delay that ends":
+            send(client, "jobs", "a1", delay=30.0)
+        with ThreadPoolExecutor(1) as aside:
+            waiting = aside.submit(client.receive, "jobs", 1, 60.0)
+            clock.block_until(1)
+            if what == "a message":
+                send(client, "jobs", "a1")
+            else:
+                clock.advance(30.0)
+
+            assert names(waiting.result(REAL)) == ["a1"]
+
+    def test_is_not_for_accepting_sessions(self, client: InMemoryClient) -> None:
+        with pytest.raises(UnsupportedOperation, match="queue 'jobs' has no sessions"):
+            client.accept_session("jobs", 0.0)
+
+
+@pytest.mark.parametrize("queue", ["events", "groups"])
+class TestDeduplication:
+    def test_drops_what_has_an_id_that_was_seen_in_the_last_five_minutes(
+        self, client: InMemoryClient, clock: FakeClock, queue: str
+    ) -> None:
+        send(client, queue, "a1")
+        clock.advance(299.5)
+        send(client, queue, "a1")
+        assert len(client.peek(queue, 10)) == 1
+
+        clock.advance(0.5)
+        send(client, queue, "a1")
+        assert len(client.peek(queue, 10)) == 2
+
+    def test_goes_by_its_own_id_where_the_message_has_one(self, client: InMemoryClient, queue: str) -> None:
+        client.send(queue, [Message(body=b"", id="m", deduplication_id=each) for each in ("x", "y", "x")])
+
+        assert len(client.peek(queue, 10)) == 2
+
+    def test_remembers_what_was_settled(self, client: InMemoryClient, queue: str) -> None:
+        send(client, queue, "a1")
+        if queue == "events":
+            session = accept(client)
+            session.settle([Complete(session.receive(1, 0.0)[0])])
+        else:
+            client.settle(queue, [Complete(client.receive(queue, 1, 0.0)[0])])
+
+        send(client, queue, "a1")
+
+        assert client.peek(queue, 10) == []
+
+
+class TestASessionQueue:
+    def test_gives_the_session_that_has_waited_longest(self, client: InMemoryClient) -> None:
+        send(client, "events", "a1", "b1", "c1")
+        turns = []
+        for _ in range(6):
+            session = accept(client)
+            turns.append(session.session_id)
+            session.close()
+
+        assert turns == ["a", "b", "c", "a", "b", "c"]
+
+    def test_gives_one_to_nobody_else_while_it_is_held(
+        self, client: InMemoryClient, clock: FakeClock
+    ) -> None:
+        send(client, "events", "a1")
+        session = accept(client)
+        assert client.accept_session("events", 0.0) is None
+
+        clock.advance(20.0)
+        assert session.renew() == clock.monotonic() + 30.0
+        clock.advance(29.5)
+        assert client.accept_session("events", 0.0) is None
+        clock.advance(0.5)
+
+        again = accept(client)
+        with pytest.raises(SessionLeaseLost):
+            session.renew()
+        assert again.receive(1, 0.0)[0].delivery_count == 1
+
+    def test_a_lapsed_hold_closes_nothing_of_the_next(self, client: InMemoryClient, clock: FakeClock) -> None:
+        send(client, "events", "a1")
+        lapsed = accept(client)
+        clock.advance(30.0)
+        holder = accept(client)
+
+        lapsed.close()
+
+        assert client.accept_session("events", 0.0) is None
+        assert names(holder.receive(1, 0.0)) == ["a1"]
+
+    def test_closing_one_twice_loses_nothing_that_has_come_since(self, client: InMemoryClient) -> None:
+        send(client, "events", "a1")
+        session = accept(client)
+        session.settle([Complete(session.receive(1, 0.0)[0])])
+        session.close()
+        send(client, "events", "a2")
+
+        session.close()
+
+        assert names(client.peek("events", 10)) == ["a2"]
+        assert names(accept(client).receive(1, 0.0)) == ["a2"]
+
+    def test_more_may_come_while_it_is_held(self, client: InMemoryClient, clock: FakeClock) -> None:
+        send(client, "events", "a1")
+        session = accept(client)
+        session.receive(1, 0.0)
+        with ThreadPoolExecutor(1) as aside:
+            waiting = aside.submit(session.receive, 5, 20.0)
+            clock.block_until(1)
+            send(client, "events", "b1", "a2")
+
+            assert names(waiting.result(REAL)) == ["a2"]
+
+    def test_a_receive_does_not_outlast_the_hold(self, client: InMemoryClient, clock: FakeClock) -> None:
+        send(client, "events", "a1")
+        session = accept(client)
+        session.receive(1, 0.0)
+        with ThreadPoolExecutor(1) as aside:
+            waiting = aside.submit(session.receive, 5, 60.0)
+            clock.block_until(1)
+            clock.advance(30.0)
+
+            assert isinstance(waiting.exception(REAL), SessionLeaseLost)
+
+    def test_a_head_that_waits_holds_the_rest_back(self, client: InMemoryClient, clock: FakeClock) -> None:
+        send(client, "events", "a1", "a2")
+        session = accept(client)
+        head, second = session.receive(2, 0.0)
+        session.settle([Abandon(head, 60.0)])
+        assert session.settle([Complete(second)])[0].ok  # what is in hand may still be settled
+        send(client, "events", "a3")
+        assert session.receive(5, 0.0) == []
+        session.close()
+
+        assert client.accept_session("events", 0.0) is None
+        clock.advance(60.0)
+        assert names(accept(client).receive(5, 0.0)) == ["a1", "a3"]
+
+    def test_messages_without_a_session_are_one_each(self, client: InMemoryClient) -> None:
+        client.send("events", [Message(body=b"", id=each) for each in "xy"])
+
+        assert {accept(client).session_id, accept(client).session_id} == {"x", "y"}
+
+    def test_an_empty_one_is_forgotten(self, client: InMemoryClient) -> None:
+        for number in range(50):
+            send(client, "events", f"{chr(97 + number)}1")
+            session = accept(client)
+            session.settle([Complete(session.receive(1, 0.0)[0])])
+            session.close()
+
+        assert len(client._broker.queue("events")._sessions) == 0  # type: ignore[attr-defined]
+
+    def test_its_messages_are_not_received_settled_or_renewed_past_it(self, client: InMemoryClient) -> None:
+        send(client, "events", "a1")
+        [delivery] = accept(client).receive(1, 0.0)
+
+        for act in (
+            lambda: client.receive("events", 1, 0.0),
+            lambda: client.settle("events", [Complete(delivery)]),
+            lambda: client.renew("events", [delivery]),
+        ):
+            with pytest.raises(UnsupportedOperation, match="queue 'events' has sessions"):
+                act()
+
+    def test_dead_letters_leave_their_session(self, client: InMemoryClient) -> None:
+        send(client, "events", "a1", "a2")
+        session = accept(client)
+        session.settle([DeadLetter(session.receive(1, 0.0)[0], DeadLetterInfo(reason="bad"))])
+
+        assert names(session.receive(5, 0.0)) == ["a2"]
+        [dead] = client.peek("events" + DEAD, 5)
+        assert (dead.message.id, dead.dead_letter) == ("a1", DeadLetterInfo(reason="bad"))
+
+
+class TestAGroupQueue:
+    def test_gives_a_group_in_order_and_blocks_the_rest_while_one_is_out(
+        self, client: InMemoryClient
+    ) -> None:
+        send(client, "groups", "a1", "a2", "b1", "a3")
+
+        assert receive(client, "groups", 2) == ["a1", "a2"]
+        assert receive(client, "groups") == ["b1"]
+
+    def test_gives_its_head_again_while_later_ones_are_out(self, client: InMemoryClient) -> None:
+        send(client, "groups", "a1", "a2", "a3")
+        head, *_ = client.receive("groups", 2, 0.0)
+
+        client.settle("groups", [Abandon(head)])
+
+        assert receive(client, "groups") == ["a1"]
+
+    def test_gives_nothing_while_the_head_waits(self, client: InMemoryClient, clock: FakeClock) -> None:
+        send(client, "groups", "a1", "a2")
+        head, second = client.receive("groups", 2, 0.0)
+
+        client.settle("groups", [Abandon(head, 60.0), Abandon(second)])
+
+        assert receive(client, "groups") == []
+        clock.advance(60.0)
+        assert receive(client, "groups") == ["a1", "a2"]
+
+    def test_takes_as_many_as_fit_of_one_group_before_the_next(self, client: InMemoryClient) -> None:
+        send(client, "groups", "a1", "b1", "a2", "b2", "a3")
+
+        assert receive(client, "groups", 4) == ["a1", "a2", "a3", "b1"]
+
+    def test_says_which_came_behind_others(self, client: InMemoryClient) -> None:
+        send(client, "groups", "a1", "a2", "b1")
+
+        found = client.receive("groups", 10, 0.0)
+
+        assert [(d.message.id, d.follows) for d in found] == [("a1", False), ("a2", True), ("b1", False)]
+
+
+class TestWakingAndClosing:
+    @pytest.mark.parametrize("how", ["wake", "close"])
+    def test_ends_every_wait_at_once(self, client: InMemoryClient, clock: FakeClock, how: str) -> None:
+        send(client, "events", "a1")
+        session = accept(client)
+        session.receive(1, 0.0)
+        with ThreadPoolExecutor(3) as aside:
+            waiting = [
+                aside.submit(client.receive, "jobs", 1, 20.0),
+                aside.submit(client.accept_session, "events", 20.0),
+                aside.submit(session.receive, 1, 20.0),
+            ]
+            clock.block_until(3)
+            if how == "wake":
+                client.wake("jobs")
+                client.wake("events")
+                assert [each.result(REAL) for each in waiting] == [[], None, []]
+            else:
+                client.close()
+                assert [type(each.exception(REAL)) for each in waiting] == [Closed] * 3
+
+    def test_waking_is_for_those_who_wait_and_no_later_ones(
+        self, client: InMemoryClient, clock: FakeClock
+    ) -> None:
+        client.wake("jobs")
+        with ThreadPoolExecutor(1) as aside:
+            waiting = aside.submit(client.receive, "jobs", 1, 20.0)
+            clock.block_until(1)
+            send(client, "jobs", "a1")
+
+            assert names(waiting.result(REAL)) == ["a1"]
+
+    def test_twice_is_harmless(self, client: InMemoryClient) -> None:
+        client.close()
+        client.close()
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("send"), st.sampled_from("abc")),
+        st.tuples(st.just("take"), st.integers(1, 4)),
+        st.tuples(st.sampled_from(["complete", "abandon", "bury", "pass"]), st.integers(0, 40)),
+    ),
+    max_size=60,
+)
+
+
+class TestAnyHistory:
+    @settings(max_examples=150)
+    @given(STEPS)
+    def test_of_groups_completes_each_group_in_order_and_loses_nothing(
+        self, steps: list[tuple[str, str | int]]
+    ) -> None:
+        """By holders that settle only the first of a group that they hold, as the library does."""
+        clock = FakeClock()
+        client = made("memory://?queues=groups:groups", clock)
+        sent: defaultdict[str, list[str]] = defaultdict(list)
+        done: defaultdict[str, list[str]] = defaultdict(list)
+        held: dict[str, list[Delivery]] = {}
+        for what, value in steps:
+            if what == "send":
+                name = f"{value}{sum(map(len, sent.values())):02}"
+                send(client, "groups", name)
+                sent[name[0]].append(name)
+            elif what == "take":
+                for delivery in client.receive("groups", int(value), 0.0):
+                    held.setdefault(delivery.message.id[0], []).append(delivery)
+            elif what == "pass":
+                clock.advance(float(value))
+            elif held:
+                group = sorted(held)[int(value) % len(held)]
+                delivery, *_ = held.pop(group)  # the rest lapses
+                settlement = {
+                    "complete": Complete(delivery),
+                    "abandon": Abandon(delivery, float(value)),
+                    "bury": DeadLetter(delivery, DeadLetterInfo(reason="x")),
+                }[what]
+                if client.settle("groups", [settlement])[0].ok and what != "abandon":
+                    done[group].append(delivery.message.id)
+
+        left = defaultdict(list)
+        for delivery in client.peek("groups", 1000):
+            left[delivery.message.id[0]].append(delivery.message.id)
+        for group, mine in sent.items():
+            assert sorted(done[group] + left[group]) == mine
+            assert left[group] == sorted(left[group])
+
+    @settings(max_examples=150)
+    @given(STEPS)
+    def test_of_sessions_completes_each_session_in_order_and_loses_nothing(
+        self, steps: list[tuple[str, str | int]]
+    ) -> None:
+        clock = FakeClock()
+        client = made("memory://?queues=events:sessions", clock)
+        sent: defaultdict[str, list[str]] = defaultdict(list)
+        done: defaultdict[str, list[str]] = defaultdict(list)
+        held: list[ProviderSession] = []
+        for what, value in steps:
+            if what == "send":
+                name = f"{value}{sum(map(len, sent.values())):02}"
+                send(client, "events", name)
+                sent[name[0]].append(name)
+            elif what == "take":
+                session = client.accept_session("events", 0.0)
+                held += [session] if session else []
+            elif what == "pass":
+                clock.advance(float(value))
+            elif held:
+                session = held.pop(int(value) % len(held))
+                try:
+                    [delivery] = session.receive(1, 0.0) or [None]
+                except SessionLeaseLost:
+                    delivery = None
+                if delivery is not None:
+                    settlement = {
+                        "complete": Complete(delivery),
+                        "abandon": Abandon(delivery, float(value)),
+                        "bury": DeadLetter(delivery, DeadLetterInfo(reason="x")),
+                    }[what]
+                    assert session.settle([settlement])[0].ok
+                    if what != "abandon":
+                        done[session.session_id].append(delivery.message.id)
+                session.close()
+                session.close()
+
+        left = [delivery.message.id for delivery in client.peek("events", 1000)]
+        for name, mine in sent.items():
+            assert done[name] + [each for each in left if each[0] == name] == mine
