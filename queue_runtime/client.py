@@ -18,7 +18,7 @@ from queue_runtime.errors import (
     BatchFailed,
     Closed,
     ConfigurationError,
-    InvalidMessage,
+    InvalidArgument,
     QueueError,
 )
 from queue_runtime.events import Events, Listener
@@ -354,7 +354,7 @@ def _check_lease(runtime: Runtime, queue: str, lease: float | None) -> None:
         return
     longest = runtime.capabilities(runtime.target(queue)).max_lease
     if not 0 < lease <= longest:
-        raise InvalidMessage(
+        raise InvalidArgument(
             f"lease must be seconds above 0 and at most {longest:g}, it is {lease!r}", queue=queue
         )
 

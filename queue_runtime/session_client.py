@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from queue_runtime.errors import InvalidMessage, Outcome, QueueError
+from queue_runtime.errors import InvalidArgument, Outcome, QueueError
 from queue_runtime.leases import Held
 from queue_runtime.message import Lease, ReceivedMessage
 from queue_runtime.provider import (
@@ -32,11 +32,11 @@ from queue_runtime.settling import (
 
 
 def check_question(max_messages: int, wait: float) -> None:
-    """Raise `InvalidMessage` unless so many messages can be asked for, and waited for so long."""
+    """Raise `InvalidArgument` unless so many messages can be asked for, and waited for so long."""
     if max_messages < 1:
-        raise InvalidMessage(f"max_messages must be at least 1, it is {max_messages}")
+        raise InvalidArgument(f"max_messages must be at least 1, it is {max_messages}")
     if not 0 <= wait < float("inf"):
-        raise InvalidMessage(f"wait must be a number of seconds from 0 on, it is {wait!r}")
+        raise InvalidArgument(f"wait must be a number of seconds from 0 on, it is {wait!r}")
 
 
 class SessionClient:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from queue_runtime.errors import (
     BatchFailed,
-    InvalidMessage,
+    InvalidArgument,
     InvalidReceipt,
     Outcome,
     QueueError,
@@ -33,9 +33,9 @@ def as_list(messages: ReceivedMessage | Iterable[ReceivedMessage]) -> list[Recei
 
 
 def check_delay(delay: float) -> None:
-    """Raise `InvalidMessage` unless *delay* can be one of an abandon."""
+    """Raise `InvalidArgument` unless *delay* can be one of an abandon."""
     if not 0 <= delay < float("inf"):
-        raise InvalidMessage(f"delay must be a number of seconds from 0 on, it is {delay!r}")
+        raise InvalidArgument(f"delay must be a number of seconds from 0 on, it is {delay!r}")
 
 
 def settle(

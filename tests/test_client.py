@@ -27,7 +27,7 @@ from queue_runtime.errors import (
     BatchFailed,
     Closed,
     ConfigurationError,
-    InvalidMessage,
+    InvalidArgument,
     InvalidName,
     InvalidReceipt,
     LeaseLost,
@@ -284,9 +284,11 @@ class TestReceiving:
 
     @pytest.mark.parametrize("wait", [-1, float("inf"), float("nan")])
     def test_a_wait_that_is_none_is_refused(self, client: QueueClient, wait: float) -> None:
-        with pytest.raises(InvalidMessage, match=f"wait must be a number of seconds from 0 on, it is {wait}"):
+        with pytest.raises(
+            InvalidArgument, match=f"wait must be a number of seconds from 0 on, it is {wait}"
+        ):
             client.receive("jobs", wait=wait)
-        with pytest.raises(InvalidMessage, match="wait must be"):
+        with pytest.raises(InvalidArgument, match="wait must be"):
             client.accept_session("events", wait=wait)
 
     def test_a_wait_of_centuries_is_one(self) -> None:
@@ -299,15 +301,15 @@ class TestReceiving:
     @pytest.mark.parametrize("lease", [0, -1, 43201, float("inf"), float("nan")])
     def test_a_lease_that_the_queue_does_not_have_is_refused(self, client: QueueClient, lease: float) -> None:
         text = f"lease must be seconds above 0 and at most 43200, it is {lease}"
-        with pytest.raises(InvalidMessage, match=text):
+        with pytest.raises(InvalidArgument, match=text):
             client.receive("jobs", lease=lease)
 
         message = one(client)
-        with pytest.raises(InvalidMessage, match=text):
+        with pytest.raises(InvalidArgument, match=text):
             client.renew(message, lease=lease)
 
     def test_fewer_than_one_message_is_refused(self, client: QueueClient) -> None:
-        with pytest.raises(InvalidMessage, match="max_messages must be at least 1, it is 0"):
+        with pytest.raises(InvalidArgument, match="max_messages must be at least 1, it is 0"):
             client.receive("jobs", max_messages=0)
 
     @pytest.mark.parametrize("queue", ["events", "groups"])
@@ -370,7 +372,7 @@ class TestSettling:
     def test_a_delay_that_is_none_is_refused(self, client: QueueClient, delay: float) -> None:
         message = one(client)
 
-        with pytest.raises(InvalidMessage, match="delay must be a number of seconds from 0 on"):
+        with pytest.raises(InvalidArgument, match="delay must be a number of seconds from 0 on"):
             client.abandon(message, delay=delay)
         assert message.settled_as is None
 
@@ -846,7 +848,7 @@ class TestASession:
         with accepted(client, queue) as session:
             [message] = session.receive()
 
-            with pytest.raises(InvalidMessage, match="delay must be a number of seconds from 0 on"):
+            with pytest.raises(InvalidArgument, match="delay must be a number of seconds from 0 on"):
                 session.abandon(message, delay=delay)
             session.complete(message)
 
@@ -863,7 +865,7 @@ class TestASession:
         self, client: QueueClient, queue: str, wrong: dict[str, Any], text: str
     ) -> None:
         send(client, queue, "a1")
-        with accepted(client, queue) as session, pytest.raises(InvalidMessage, match=text):
+        with accepted(client, queue) as session, pytest.raises(InvalidArgument, match=text):
             session.receive(**wrong)
 
     def test_settles_as_often_as_may_help(self, client: QueueClient, queue: str, script: Script) -> None:

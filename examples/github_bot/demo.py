@@ -100,14 +100,14 @@ class Demo:
             bot.stop()
         self._books.read()
         found = client.dead_letters(QUEUE).list(limit=1000)
-        return {each.id: each.dead_letter.reason if each.dead_letter else "unknown" for each in found}
+        return {each.id: each.dead_letter.reason for each in found}
 
     def _second_life(self, client: QueueClient) -> int:
         """Fix the bot, start it again, and send back what the fix is for."""
         write_troubles(self._troubles, self._plan, fixed=True)
         with self._stage.start_bot(self._journal_path, self._troubles, life=1) as bot:
             replayed = client.dead_letters(QUEUE).replay(
-                where=lambda each: each.dead_letter is None or each.dead_letter.reason != "DecodeError"
+                where=lambda each: each.dead_letter.reason != "DecodeError"
             )
             self._show.say(f"  the bot was fixed and started again; {replayed} replayed")
             self._wait(bot, lambda: len(self._books.settled[1]) >= replayed)

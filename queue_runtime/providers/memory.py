@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -72,13 +73,13 @@ def create(settings: ProviderSettings, clock: Clock) -> InMemoryClient:
     A queue is plain, or has `:sessions` as on Service Bus, or `:groups` as on SQS FIFO: messages of exclusive
     groups, of which the portable layer makes sessions. Programs see the difference only where SQS shows it.
 
-    Clients of one process that give the same NAME share a broker (with the clock of the first); without
-    a NAME the broker is private. A forked child starts with empty queues. `lease` is in seconds,
-    `max_message_size` in bytes.
+    Clients of one process that give the same NAME share a broker (with the clock of the first), and may not
+    contradict each other; without a NAME the broker is private. A forked child starts with empty queues.
+    `lease` is in seconds, `max_message_size` in bytes.
     """
     settings.refuse_unknown(OPTIONS)
-    lease = _number(settings, "lease", 30.0)
-    size = int(_number(settings, "max_message_size", MAX_MESSAGE_SIZE))
+    lease = _number(settings, "lease")
+    size = math.ceil(_number(settings, "max_message_size") or MAX_MESSAGE_SIZE)
     broker = _broker(settings.location, clock)
     broker.declare(_declared(settings.options.get("queues", "")), lease=lease)
     return InMemoryClient(broker, max_message_size=size)
@@ -92,21 +93,27 @@ def _broker(name: str, clock: Clock) -> MemoryBroker:
 
 
 def _declared(text: str) -> dict[str, str]:
-    queues = {}
+    queues: dict[str, str] = {}
     for entry in filter(None, text.split(",")):
         name, colon, kind = entry.partition(":")
         if colon and kind not in KINDS:
             raise ConfigurationError(
                 f"memory: queues: {entry!r} is neither NAME nor NAME:KIND with a kind of {', '.join(KINDS)}"
             )
-        queues[check_queue(name)] = kind or "plain"
+        kind = kind or "plain"
+        if queues.setdefault(check_queue(name), kind) != kind:
+            raise ConfigurationError(
+                f"memory: queues: {name!r} is declared twice, as {queues[name]} and as {kind}"
+            )
     return queues
 
 
-def _number(settings: ProviderSettings, name: str, default: float) -> float:
+def _number(settings: ProviderSettings, name: str) -> float | None:
     text = settings.options.get(name)
+    if text is None:
+        return None
     try:
-        value = default if text is None else float(text)
+        value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):

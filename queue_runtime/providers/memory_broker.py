@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from itertools import count
 
 from queue_runtime.clock import Clock
-from queue_runtime.errors import QueueNotFound
+from queue_runtime.errors import ConfigurationError, QueueNotFound
 from queue_runtime.message import DeadLetterInfo, Message
 from queue_runtime.providers.memory_queues import GroupQueue, PlainQueue, Queue, SessionQueue, Stored
 
@@ -21,6 +21,11 @@ KINDS: dict[str, type[PlainQueue | GroupQueue | SessionQueue]] = {
 }
 
 
+LEASE = 30.0
+"""Seconds that a hold lasts, as on SQS.
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html"""
+
+
 class MemoryBroker:
     """Queues that live as long as somebody refers to them, for any number of clients in one process."""
 
@@ -32,14 +37,20 @@ class MemoryBroker:
         self._queues: dict[str, Queue] = {}
         self._sequence = count(1)
 
-    def declare(self, queues: Mapping[str, str], *, lease: float) -> None:
-        """Make the queues that do not exist yet, each of one of `KINDS`."""
+    def declare(self, queues: Mapping[str, str], *, lease: float | None) -> None:
+        """Make the queues that do not exist yet, each of one of `KINDS`; None is a lease of `LEASE`.
+
+        Raises `ConfigurationError` for one that exists and is another.
+        """
         with self.changed:
             for name, kind in queues.items():
-                if name not in self._queues:
-                    dead = PlainQueue(name + DEAD_LETTERS, lease=lease, dead_letters=None)
-                    self._queues[name] = KINDS[kind](name, lease=lease, dead_letters=dead)
-                    self._queues[dead.name] = dead
+                found = self._queues.get(name)
+                if found is not None:
+                    _compare(found, kind, lease)
+                    continue
+                dead = PlainQueue(name + DEAD_LETTERS, lease=lease or LEASE, dead_letters=None)
+                self._queues[name] = KINDS[kind](name, lease=lease or LEASE, dead_letters=dead)
+                self._queues[dead.name] = dead
 
     # Requires changed to be held.
 
@@ -71,4 +82,18 @@ class MemoryBroker:
         seen = self.version
         self.clock.wait_for(
             self.changed, lambda: self.version != seen, max(0.0, until - self.clock.monotonic())
+        )
+
+
+def _compare(found: Queue, kind: str, lease: float | None) -> None:
+    its_kind = next(name for name, made in KINDS.items() if made is type(found))
+    if its_kind != kind:
+        raise ConfigurationError(
+            f"memory: queue {found.name!r} is {its_kind} already, it cannot be {kind}; "
+            "declare it alike everywhere, or give the broker another name"
+        )
+    if lease not in (None, found.lease):
+        raise ConfigurationError(
+            f"memory: queue {found.name!r} has a lease of {found.lease:g} s already, not {lease:g} s; "
+            "give it one lease everywhere, or the broker another name"
         )

@@ -282,8 +282,9 @@ class SessionQueue(Queue):
 
     def forget_empty(self, session: Session) -> None:
         """Drop a session that has no messages and no holder."""
-        if not session.messages and session.leased_until is None:
-            self._sessions.pop(session.key, None)
+        known = self._sessions.get(session.key) is session  # else it is forgotten, and has a successor
+        if known and not session.messages and session.leased_until is None:
+            del self._sessions[session.key]
 
 
 def _first_change(messages: Iterable[Stored], now: float) -> float:
