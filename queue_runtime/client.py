@@ -23,7 +23,6 @@ from queue_runtime.errors import (
 )
 from queue_runtime.events import Events, Listener
 from queue_runtime.executor import SessionExecutor
-from queue_runtime.leases import Held
 from queue_runtime.message import Message, ReceivedMessage, check_queue
 from queue_runtime.provider import (
     Abandon,
@@ -33,7 +32,7 @@ from queue_runtime.provider import (
     Settlement,
 )
 from queue_runtime.registry import find
-from queue_runtime.runtime import QueueLane, Runtime
+from queue_runtime.runtime import Runtime
 from queue_runtime.sending import send
 from queue_runtime.session_client import SessionClient, check_question
 from queue_runtime.strategies import SessionStrategy, no_session
@@ -213,7 +212,7 @@ class QueueClient:
         runtime.check_open()
         for message in messages:
             settling.check_owner(runtime, message)
-        mine = [m for m in messages if m.settled_as is None and self._watch(runtime, m)]
+        mine = [m for m in messages if m.settled_as is None and runtime.keep_alive(m)]
         try:
             yield
         finally:
@@ -317,13 +316,6 @@ class QueueClient:
             found = ask(left)
             if found or left() < SHORTEST_WAIT:
                 return found
-
-    def _watch(self, runtime: Runtime, message: ReceivedMessage) -> bool:
-        target = runtime.target(message.queue)
-        lane = QueueLane(runtime.provider, target)
-        return runtime.leases.watch(
-            Held(lease=message.lease, lane=lane, queue=message.queue, delivery=message.delivery)
-        )
 
     def _settle(self, messages: Messages, make: Callable[[ReceivedMessage], Settlement]) -> None:
         def act(runtime: Runtime, mine: Sequence[ReceivedMessage]) -> Sequence[QueueError | None]:

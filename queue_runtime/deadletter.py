@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from queue_runtime.errors import BatchFailed, Outcome, UnsupportedOperation
-from queue_runtime.leases import Held
-from queue_runtime.message import DeadLettered, Delivery, Lease, Message
+from queue_runtime.errors import BatchFailed, InvalidArgument, Outcome, QueueError, UnsupportedOperation
+from queue_runtime.message import DeadLettered, Delivery, Message, ReceivedMessage
 from queue_runtime.provider import Abandon, Complete, Settlement
-from queue_runtime.runtime import QueueLane, Runtime
+from queue_runtime.runtime import Runtime
 from queue_runtime.sending import send
+from queue_runtime.settling import settle
 from queue_runtime.strategies import no_session
 
 ROUND = 1000
-"""Dead letters held at once by a replay: they are put in order before they are sent."""
+"""Dead letters that are put in order, and sent, together."""
+
+MOST_HELD = 10_000
+"""Dead letters that one replay holds, at most, because they are not to be sent: they are in memory, and SQS
+has 20,000 of a FIFO queue in flight at most.
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-queues.html"""
 
 LOOK = 30.0
 """Seconds that a dead letter is hidden from others while it is looked at or sent back."""
@@ -30,9 +35,7 @@ class DeadLetters:
     def count(self) -> int:
         """How many there are, as the broker tells it: on the clouds up to a minute old."""
         self._runtime.check_open()
-        found = self._runtime.retrying(
-            "describe", self._target, lambda: self._runtime.provider.describe(self._dead)
-        )
+        found = self._runtime.describe(self._ask_where())
         return found.active + found.leased + found.delayed
 
     def list(self, limit: int = 100) -> list[DeadLettered]:
@@ -42,9 +45,8 @@ class DeadLetters:
         of a message group that the broker itself moved there, only the first ten can be seen.
         """
         self._runtime.check_open()
-        dead = self._dead
-        if limit < 1:
-            return []
+        _check_limit(limit)
+        dead = self._ask_where()
         if self._runtime.capabilities(dead).peek:
             found = self._runtime.retrying("peek", dead, lambda: self._runtime.provider.peek(dead, limit))
             return [DeadLettered(delivery) for delivery in found]
@@ -60,60 +62,56 @@ class DeadLetters:
         """Send those back to the queue for which *where* is true, at most *limit*; returns how many.
 
         Each keeps its id, session, attributes and body; it leaves the dead-letter queue when the queue has
-        confirmed it. Those of a session go back in their order, behind whatever the session has now. Raises
-        `BatchFailed` if some could not be sent or removed: those are in the dead-letter queue still, and of
-        the ones only not removed there is a copy in the queue too.
+        confirmed it. Those of a session go back in their order, a thousand dead letters at a time, behind
+        whatever the session has now. What *where* refuses is held until the end; at ten thousand of those
+        the replay ends.
+
+        Raises `BatchFailed` if some could not be sent or removed: those are in the dead-letter queue still,
+        and of the ones only not removed there is a copy in the queue too. Its text says how many had been
+        sent back before.
         """
         self._runtime.check_open()
-        held = _Holding(self._runtime, self._dead)
+        most = float("inf") if limit is None else _check_limit(limit)
+        held = _Holding(self._runtime, self._ask_where())
         replayed = 0
         try:
-            while limit is None or replayed < limit:
+            more = replayed < most
+            while more:
                 arrived = held.take(ROUND)
-                if not arrived:
-                    break
                 chosen = [delivery for delivery in arrived if where(DeadLettered(delivery))]
                 chosen.sort(key=_place)
                 if limit is not None:
                     chosen = chosen[: limit - replayed]
-                self._send_back(held, chosen)
+                self._send_back(held, chosen, replayed)
                 replayed += len(chosen)
+                more = len(arrived) == ROUND and replayed < most and len(held) < MOST_HELD
         finally:
             held.release()
         return replayed
 
-    def _send_back(self, held: _Holding, chosen: Sequence[Delivery]) -> None:
-        if not chosen:
-            return
+    def _send_back(self, held: _Holding, chosen: Sequence[Delivery], before: int) -> None:
         copies = [_copy(delivery) for delivery in chosen]
         sent = send(self._runtime, self.queue, copies, no_session)
         confirmed = [delivery for delivery, outcome in zip(chosen, sent, strict=True) if outcome.ok]
         removed = dict(zip([d.broker_id for d in confirmed], held.complete(confirmed), strict=True))
         outcomes = [
-            Outcome(copy.id, outcome.error or removed[delivery.broker_id].error)
+            Outcome(copy.id, outcome.error or removed[delivery.broker_id])
             for copy, delivery, outcome in zip(copies, chosen, sent, strict=True)
         ]
         errors = [outcome.error for outcome in outcomes if outcome.error is not None]
         if errors:
             raise BatchFailed(
-                f"replay to {self.queue!r}: {len(errors)} of {len(chosen)} dead letters stayed, the first "
-                f"because: {errors[0]}",
+                f"replay to {self.queue!r}: {len(errors)} of {len(chosen)} dead letters stayed, after "
+                f"{before} had gone back; the first because: {errors[0]}",
                 outcomes,
                 queue=self.queue,
                 operation="replay",
                 provider=errors[0].provider,
             ) from errors[0]
 
-    @property
-    def _target(self) -> str:
-        return self._runtime.target(self.queue)
-
-    @property
-    def _dead(self) -> str:
-        """The broker's name of the dead-letter queue."""
-        found = self._runtime.retrying(
-            "describe", self._target, lambda: self._runtime.provider.describe(self._target)
-        )
+    def _ask_where(self) -> str:
+        """Ask the broker for its name of the dead-letter queue."""
+        found = self._runtime.describe(self._runtime.target(self.queue))
         if found.dead_letter_queue is None:
             raise UnsupportedOperation(
                 f"queue {self.queue!r} has no dead-letter queue; give it one (on SQS: a RedrivePolicy)",
@@ -129,8 +127,10 @@ class _Holding:
     def __init__(self, runtime: Runtime, dead: str) -> None:
         self._runtime = runtime
         self._dead = dead
-        self._lane = QueueLane(runtime.provider, dead)
-        self._held: dict[str, tuple[Delivery, Lease]] = {}
+        self._held: dict[str, ReceivedMessage] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
 
     def take(self, most: int) -> Sequence[Delivery]:
         """Up to *most* that are not held yet; fewer only if no more can be had."""
@@ -145,43 +145,39 @@ class _Holding:
             if not arrived:
                 break
             for delivery in arrived:
-                self._hold(delivery)
+                message = self._held[delivery.broker_id] = self._runtime.received(self._dead, delivery)
+                self._runtime.keep_alive(message)
             taken += arrived
         return taken
 
-    def complete(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome[None]]:
-        leases = [self._held[delivery.broker_id][1] for delivery in deliveries]
-        self._runtime.leases.settling(leases, True)
-        try:
-            outcomes = self._settle([Complete(delivery) for delivery in deliveries])
-            for delivery, outcome in zip(deliveries, outcomes, strict=True):
-                if outcome.ok:
-                    _, lease = self._held.pop(delivery.broker_id)
-                    self._runtime.leases.forget(lease)
-        finally:
-            self._runtime.leases.settling(leases, False)
-        return outcomes
+    def complete(self, deliveries: Sequence[Delivery]) -> Sequence[QueueError | None]:
+        """Remove *deliveries*; what went wrong, aligned with them."""
+        messages = [self._held[delivery.broker_id] for delivery in deliveries]
+        errors = self._settle(messages, lambda message: Complete(message.delivery))
+        for delivery, error in zip(deliveries, errors, strict=True):
+            if error is None:
+                del self._held[delivery.broker_id]
+        return errors
 
     def release(self) -> None:
         """Show the rest to others again. What the broker does not hear of comes back when its lease ends."""
-        for _, lease in self._held.values():
-            self._runtime.leases.forget(lease, join=True)
-        self._settle([Abandon(delivery) for delivery, lease in self._held.values() if not lease.lost])
+        left = list(self._held.values())
+        self._settle(left, lambda message: Abandon(message.delivery))
+        for message in left:
+            self._runtime.leases.forget(message.lease)
         self._held.clear()
 
-    def _settle(self, settlements: Sequence[Settlement]) -> Sequence[Outcome[None]]:
-        def act(chosen: list[int]) -> Sequence[Outcome[None]]:
-            return self._runtime.provider.settle(self._dead, [settlements[i] for i in chosen])
+    def _settle(
+        self, messages: Sequence[ReceivedMessage], make: Callable[[ReceivedMessage], Settlement]
+    ) -> Sequence[QueueError | None]:
+        call = partial(self._runtime.provider.settle, self._dead)
+        return settle(self._runtime, self._runtime, messages, make, call)
 
-        return self._runtime.outcomes("settle", self._dead, len(settlements), act)
 
-    def _hold(self, delivery: Delivery) -> None:
-        what = f"dead letter {delivery.message.id!r}"
-        lease = Lease(self._runtime.clock, until=delivery.leased_until, length=delivery.lease, what=what)
-        self._held[delivery.broker_id] = delivery, lease
-        self._runtime.leases.watch(
-            Held(lease=lease, lane=self._lane, queue=self._runtime.name_of(self._dead), delivery=delivery)
-        )
+def _check_limit(limit: int) -> int:
+    if limit < 0:
+        raise InvalidArgument(f"limit must be a number from 0 on, it is {limit}")
+    return limit
 
 
 def _place(delivery: Delivery) -> tuple[str, int]:

@@ -159,6 +159,7 @@ class SessionExecutor(Executor):
         me = threading.current_thread()
         while True:
             with self._changed:
+                self._given_up.discard(me.name)  # it was the task that was given up, and it has ended
                 self._idle += 1
                 self._changed.wait_for(lambda: bool(self._ready) or (self._shut and not self._lanes))
                 self._idle -= 1

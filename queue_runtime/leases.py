@@ -14,6 +14,7 @@ from queue_runtime.errors import Closed, LeaseLost, Outcome, QueueError
 from queue_runtime.events import Events, LostLease
 from queue_runtime.executor import SessionExecutor
 from queue_runtime.message import Delivery, Lease
+from queue_runtime.provider import ProviderClient
 from queue_runtime.scheduler import Scheduler, Timer
 
 log = logging.getLogger("queue_runtime")
@@ -48,7 +49,8 @@ class Held:
     delivery: Delivery | None = None
     """None: a whole session is held."""
     session_id: str | None = None
-    since: float = 0.0
+    since: float | None = None
+    """When it was first watched."""
     due: float = 0.0
     """When it is to be renewed next; one that travels along may be early."""
     not_before: float = 0.0
@@ -57,6 +59,19 @@ class Held:
     settling: int = 0
     """Settlements under way: that it cannot be renewed any more may be due to the success of one."""
     timer: Timer | None = field(default=None, repr=False)
+
+
+class QueueLane:
+    """Renews messages of one queue, outside of sessions."""
+
+    def __init__(self, provider: ProviderClient, queue: str) -> None:
+        self._provider = provider
+        self._queue = queue
+        self.key: Hashable = queue
+
+    def renew(self, held: Sequence[Held]) -> Sequence[Outcome[float]]:
+        deliveries = [one.delivery for one in held if one.delivery is not None]
+        return self._provider.renew(self._queue, deliveries)
 
 
 class LeaseRenewer:
@@ -84,11 +99,13 @@ class LeaseRenewer:
     def watch(self, held: Held) -> bool:
         """Keep *held* alive from now on. False if its lease is watched already: nothing changes, and it is
         the other's to forget."""
-        held.since = self._clock.monotonic()
-        held.due = renew_at(held.lease.deadline, held.lease.length)
         with self._changed:
             if held.lease in self._held:
                 return False
+            if held.since is None:  # else it is watched again, and has been held all the time
+                held.since = self._clock.monotonic()
+            held.due = renew_at(held.lease.deadline, held.lease.length)
+            held.renewing = False
             self._held[held.lease] = held
             self._lanes.setdefault(held.lane.key, set()).add(held)
             self._arm(held, held.due)
@@ -209,7 +226,8 @@ class LeaseRenewer:
 
     def _may_renew(self, held: Held, now: float) -> bool:
         """Nobody is at it, and it would not be held for longer than it may be."""
-        return not held.renewing and now - held.since + held.lease.length <= self._max_lease
+        since = now if held.since is None else held.since
+        return not held.renewing and now - since + held.lease.length <= self._max_lease
 
     def _note(self, held: Held, outcome: Outcome[float]) -> bool:
         """Act on a renewal's answer; False means the lease is lost."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from queue_runtime.errors import UnsupportedOperation
-from queue_runtime.message import Lease, ReceivedMessage
+from queue_runtime.message import ReceivedMessage
 from queue_runtime.provider import Cancelled, ProviderSession, never
 from queue_runtime.runtime import Runtime
 from queue_runtime.session_client import SessionClient
@@ -31,16 +31,8 @@ def receive(
             operation="receive",
         )
     most = min(max_messages, capabilities.max_batch)
-    received = []
-    for delivery in runtime.provider.receive(target, most, wait, lease=lease, cancelled=cancelled):
-        hold = Lease(
-            runtime.clock,
-            until=delivery.leased_until,
-            length=delivery.lease,
-            what=f"message {delivery.message.id!r} of queue {queue!r}",
-        )
-        received.append(ReceivedMessage(delivery, queue=queue, lease=hold, owner=runtime))
-    return received
+    deliveries = runtime.provider.receive(target, most, wait, lease=lease, cancelled=cancelled)
+    return [runtime.received(queue, delivery) for delivery in deliveries]
 
 
 def accept(

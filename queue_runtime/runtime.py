@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import threading
@@ -16,28 +17,18 @@ from queue_runtime.errors import Closed, Outcome, OutcomeUnknown, QueueError
 from queue_runtime.events import Events, RetryScheduled
 from queue_runtime.executor import SessionExecutor
 from queue_runtime.guard import Guard, GuardedProvider
-from queue_runtime.leases import Held, LeaseRenewer
+from queue_runtime.leases import Held, LeaseRenewer, QueueLane
+from queue_runtime.message import Delivery, Lease, ReceivedMessage
 from queue_runtime.provider import Capabilities, ProviderClient, QueueDescription
 from queue_runtime.scheduler import Scheduler
 from queue_runtime.sessions import GroupDispatcher
+
+log = logging.getLogger("queue_runtime")
 
 T = TypeVar("T")
 
 RENEWAL_THREADS = 8
 """At most; started as they are needed. One that a dead connection holds up must not cost the others."""
-
-
-class QueueLane:
-    """Renews messages of one queue, outside of sessions."""
-
-    def __init__(self, provider: ProviderClient, queue: str) -> None:
-        self._provider = provider
-        self._queue = queue
-        self.key: Hashable = queue
-
-    def renew(self, held: Sequence[Held]) -> Sequence[Outcome[float]]:
-        deliveries = [one.delivery for one in held if one.delivery is not None]
-        return self._provider.renew(self._queue, deliveries)
 
 
 class Runtime:
@@ -92,6 +83,23 @@ class Runtime:
         made = GroupDispatcher(self.provider, target, self.clock, partial(self.later, target))
         with self._changed:
             return self._dispatchers.setdefault(target, made)
+
+    def received(self, queue: str, delivery: Delivery) -> ReceivedMessage:
+        """What the program holds in its hands of *delivery*, which is outside sessions."""
+        lease = Lease(
+            self.clock,
+            until=delivery.leased_until,
+            length=delivery.lease,
+            what=f"message {delivery.message.id!r} of queue {queue!r}",
+        )
+        return ReceivedMessage(delivery, queue=queue, lease=lease, owner=self)
+
+    def keep_alive(self, message: ReceivedMessage) -> bool:
+        """Renew the lease of *message* whenever it is due; False if that is done already."""
+        lane = QueueLane(self.provider, self.target(message.queue))
+        return self.leases.watch(
+            Held(lease=message.lease, lane=lane, queue=message.queue, delivery=message.delivery)
+        )
 
     def stop_waiting(self, target: str) -> None:
         """Have waits for *target* ask whether they are cancelled; give back what is fetched for nobody."""
@@ -220,8 +228,7 @@ class Runtime:
 
         with self._changed:
             actions = list(self._closing)
-        for action in actions:
-            action(left())
+        _at_once(actions, left())
         with self._changed:
             if self._closed:
                 return
@@ -235,3 +242,24 @@ class Runtime:
         self.provider.close()
         if self._owns_executor:
             self.executor.shutdown(cancel_futures=True, deadline=left())
+
+
+def _at_once(actions: Sequence[Callable[[float], object]], seconds: float) -> None:
+    """Call all of them with *seconds*, beside each other: they share the time. Returns when all have."""
+
+    def call(action: Callable[[float], object]) -> None:
+        try:
+            action(seconds)
+        except Exception:  # the others, and what the client owns, must come to their end all the same
+            log.exception("stopping with the client failed: %r", action)
+
+    beside = [
+        threading.Thread(target=call, args=(action,), name=f"queue_runtime-close-{number}", daemon=True)
+        for number, action in enumerate(actions[1:], 1)
+    ]
+    for thread in beside:
+        thread.start()
+    for action in actions[:1]:
+        call(action)
+    for thread in beside:
+        thread.join()

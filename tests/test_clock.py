@@ -261,6 +261,30 @@ def test_the_error_lists_who_waits_for_what(clock: FakeClock, team: Team) -> Non
     clock.advance(30.0)
 
 
+def test_threads_may_be_asked_after_by_themselves(clock: FakeClock, team: Team) -> None:
+    go_on = threading.Event()
+    parked = team.start(lambda: sleep(clock, 5.0))
+    busy = team.start(lambda: go_on.wait(REAL))
+    clock.block_until(1)
+
+    assert clock.is_parked(parked)
+    assert not clock.is_parked(parked, busy)
+
+    go_on.set()
+    clock.advance(5.0)
+
+
+def test_the_next_deadline_is_the_first_that_somebody_waits_for(clock: FakeClock, team: Team) -> None:
+    assert clock.next_deadline() is None
+    team.start(lambda: sleep(clock, 9.0))
+    team.start(lambda: sleep(clock, 4.0))
+    clock.block_until(2)
+
+    assert clock.next_deadline() == clock.monotonic() + 4.0
+
+    clock.advance(9.0)
+
+
 def test_a_woken_thread_that_cannot_leave_is_an_error_not_a_hang(
     clock: FakeClock, team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:

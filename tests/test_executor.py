@@ -437,6 +437,37 @@ class TestShutdown:
         stop.end.set()
         made.shutdown()
 
+    def test_does_not_wait_for_a_task_that_was_given_up(self, stop: Stop) -> None:
+        made = SessionExecutor(2, name="crew")
+        made.submit(stop)
+        stop.wait_until_running()
+
+        made.give_up(["crew-1"])
+        made.shutdown()
+
+        assert made.thread_names() == ["crew-1"]
+        stop.end.set()
+        for thread in threading.enumerate():
+            if thread.name == "crew-1":
+                thread.join(REAL)
+
+    def test_waits_for_what_the_thread_of_such_a_task_does_after_it(self, stop: Stop) -> None:
+        made = SessionExecutor(1, name="crew")
+        stuck = made.submit(stop)
+        stop.wait_until_running()
+        made.give_up(["crew-1"])
+        stop.end.set()
+        stuck.result(REAL)
+        until_idle(made)
+        done: list[int] = []
+        for number in range(100):
+            made.submit(done.append, number)
+
+        made.shutdown()
+
+        assert len(done) == 100
+        assert crew() == []
+
     def test_from_a_task_of_its_own_waits_for_the_others_only(self) -> None:
         made = SessionExecutor(2, name="crew")
 

@@ -8,10 +8,8 @@ from contextlib import suppress
 from enum import Enum
 
 from queue_runtime.errors import Outcome, QueueError
-from queue_runtime.leases import Held
 from queue_runtime.message import ReceivedMessage
 from queue_runtime.provider import Abandon, Settlement
-from queue_runtime.runtime import QueueLane
 from queue_runtime.settling import settle_once
 from queue_runtime.worker.context import Context
 from queue_runtime.worker.verdict import RetryIn
@@ -36,12 +34,8 @@ class MessageRun:
 
     def start(self) -> None:
         """Keep the lease alive and wait for a thread; behind the others of its session, where it has one."""
-        runtime = self._context.runtime
-        lane = QueueLane(runtime.provider, self._context.target)
         message = self._message
-        runtime.leases.watch(
-            Held(lease=message.lease, lane=lane, queue=message.queue, delivery=message.delivery)
-        )
+        self._context.runtime.keep_alive(message)
         self._context.submit(self, self._handle, message.session_id)
 
     def stop(self) -> None:

@@ -35,10 +35,10 @@ from queue_runtime.provider import (
     never,
 )
 from queue_runtime.providers.sqs import wire
-from queue_runtime.providers.sqs.attempts import LostReceives
 from queue_runtime.providers.sqs.batches import aligned
 from queue_runtime.providers.sqs.errors import PROVIDER
 from queue_runtime.providers.sqs.limits import MAX_BATCH, MAX_LEASE, MAX_WAIT
+from queue_runtime.providers.sqs.lost_receives import LostReceives
 from queue_runtime.providers.sqs.options import SqsOptions
 from queue_runtime.providers.sqs.queues import Queue, Queues, describe
 from queue_runtime.providers.sqs.sdk import SdkClients

@@ -13,7 +13,7 @@ from queue_runtime.errors import LeaseLost, Outcome, QueueError
 from queue_runtime.message import Delivery
 from queue_runtime.provider import Abandon, Complete, DeadLetter, Settlement
 from queue_runtime.providers.sqs.batches import aligned, in_turn
-from queue_runtime.providers.sqs.dead_letters import DeadLetters
+from queue_runtime.providers.sqs.dead_letter_copies import DeadLetterCopies
 from queue_runtime.providers.sqs.errors import PROVIDER
 from queue_runtime.providers.sqs.limits import MAX_BATCH, MAX_LEASE
 from queue_runtime.providers.sqs.queues import Queue, Queues
@@ -35,7 +35,7 @@ class Settler:
         self._sdk = sdk
         self._queues = queues
         self._clock = clock
-        self._dead_letters = DeadLetters(sdk, queues)
+        self._dead_letters = DeadLetterCopies(sdk, queues)
 
     def settle(self, queue: Queue, settlements: Sequence[Settlement]) -> list[Outcome[None]]:
         """Settle in the order asked: neighbours of one kind travel together, ten at most."""

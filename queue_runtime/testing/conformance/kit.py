@@ -75,6 +75,8 @@ class Kit:
         self.time = harness.time
         self.lease = harness.lease
         self.look = harness.look
+        self.long_lease = 2 * harness.lease + 2 * harness.look
+        """Seconds of a hold that rows keep: longer than a look, and twice what they let run out."""
         self._clients: list[QueueClient] = []
         self._desks: list[Desk] = []
         self._main: QueueClient | None = None

@@ -67,7 +67,7 @@ class TestLeases(Rows):
         assert desk.one().delivery_count == 2
 
     def test_a_renewed_lease_lasts_from_its_renewal(self, kit: Kit) -> None:
-        lease = 2 * kit.lease
+        lease = kit.long_lease
         desk = kit.desk(lease=lease)
         desk.send(desk.message())
         message = desk.one()
@@ -93,7 +93,7 @@ class TestLeases(Rows):
         assert desk.one().delivery_count == 2
 
     def test_a_message_that_is_kept_alive_stays_here(self, kit: Kit) -> None:
-        lease = 2 * kit.lease
+        lease = kit.long_lease
         desk = kit.desk(lease=lease)
         other = kit.desk(queue=desk.queue, client=kit.connect())
         desk.send(desk.message())

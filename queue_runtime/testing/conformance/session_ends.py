@@ -217,7 +217,7 @@ class TestSessionLease(Rows):
         assert desk.drain(2).ids == ids
 
     def test_a_renewed_session_lasts_from_its_renewal(self, kit: Kit) -> None:
-        lease = 2 * kit.lease
+        lease = kit.long_lease
         desk = kit.desk("sessions", lease=lease)
         desk.fill(2)
         session = accept(desk)

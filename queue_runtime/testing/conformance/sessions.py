@@ -211,7 +211,7 @@ class TestOnePairOfHands(Rows):
             assert {mine.session_id, theirs.session_id} == {"a", "b"}
 
     def test_a_session_kept_alive_stays_here(self, kit: Kit) -> None:
-        lease = 2 * kit.lease
+        lease = kit.long_lease
         desk = kit.desk("sessions", lease=lease)
         other = kit.desk("sessions", queue=desk.queue, client=kit.connect())
         desk.fill(2)

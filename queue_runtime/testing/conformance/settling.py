@@ -79,7 +79,7 @@ class TestSettling(Rows):
         desk = kit.desk(lease=kit.lease)
         (message,) = held(desk, 1)
 
-        kit.client.abandon(message, delay=kit.lease + 1.0)
+        kit.client.abandon(message, delay=kit.lease + kit.look + 1.0)
         kit.time.sleep(kit.lease + GRACE)
 
         assert desk.nothing()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 REMEMBERED = 1024
 
 
-class DeadLetters:
+class DeadLetterCopies:
     """The first half of dead-lettering; the second is to delete the original. Any thread may call.
 
     A confirmed copy is remembered by its original's receipt until that is deleted, so that a second try
