@@ -9,9 +9,8 @@ from queue_runtime.errors import BatchFailed, InvalidArgument, Outcome, QueueErr
 from queue_runtime.message import DeadLettered, Delivery, Message, ReceivedMessage
 from queue_runtime.provider import Abandon, Complete, Settlement
 from queue_runtime.runtime import Runtime
-from queue_runtime.sending import send
+from queue_runtime.sending import send_back
 from queue_runtime.settling import settle
-from queue_runtime.strategies import no_session
 
 ROUND = 1000
 """Dead letters that are put in order, and sent, together."""
@@ -73,17 +72,23 @@ class DeadLetters:
         self._runtime.check_open()
         most = float("inf") if limit is None else _check_limit(limit)
         held = _Holding(self._runtime, self._ask_where())
-        replayed = 0
+        replayed, ids = 0, set[str]()
         try:
-            more = replayed < most
+            more = most > 0
             while more:
                 arrived = held.take(ROUND)
-                chosen = [delivery for delivery in arrived if where(DeadLettered(delivery))]
+                chosen = [
+                    delivery
+                    for delivery in arrived
+                    # What a worker has given up again meanwhile would go round and round.
+                    if delivery.message.id not in ids and where(DeadLettered(delivery))
+                ]
                 chosen.sort(key=_place)
                 if limit is not None:
                     chosen = chosen[: limit - replayed]
                 self._send_back(held, chosen, replayed)
                 replayed += len(chosen)
+                ids.update(delivery.message.id for delivery in chosen)
                 more = len(arrived) == ROUND and replayed < most and len(held) < MOST_HELD
         finally:
             held.release()
@@ -91,7 +96,7 @@ class DeadLetters:
 
     def _send_back(self, held: _Holding, chosen: Sequence[Delivery], before: int) -> None:
         copies = [_copy(delivery) for delivery in chosen]
-        sent = send(self._runtime, self.queue, copies, no_session)
+        sent = send_back(self._runtime, self.queue, copies)
         confirmed = [delivery for delivery, outcome in zip(chosen, sent, strict=True) if outcome.ok]
         removed = dict(zip([d.broker_id for d in confirmed], held.complete(confirmed), strict=True))
         outcomes = [
@@ -133,19 +138,22 @@ class _Holding:
         return len(self._held)
 
     def take(self, most: int) -> Sequence[Delivery]:
-        """Up to *most* that are not held yet; fewer only if no more can be had."""
+        """Up to *most* that are not held yet; fewer if no more can be had, or not in time."""
         taken: list[Delivery] = []
         capabilities = self._runtime.capabilities(self._dead)
         # A short poll asks only some of SQS's servers; one that can be looked into answers for all it has.
         wait = 0.0 if capabilities.peek else 1.0
-        while len(taken) < most:
+        clock = self._runtime.clock
+        give_up_at = clock.monotonic() + LOOK  # others may put in as fast as this takes out
+        while len(taken) < most and clock.monotonic() < give_up_at:
             want = min(capabilities.max_batch, most - len(taken))
             receive = partial(self._runtime.provider.receive, self._dead, want, wait, lease=LOOK)
             arrived = self._runtime.retrying("receive", self._dead, receive)
             if not arrived:
                 break
             for delivery in arrived:
-                message = self._held[delivery.broker_id] = self._runtime.received(self._dead, delivery)
+                message = self._runtime.received(self._runtime.name_of(self._dead), delivery)
+                self._held[delivery.broker_id] = message
                 self._runtime.keep_alive(message)
             taken += arrived
         return taken
@@ -183,7 +191,7 @@ def _check_limit(limit: int) -> int:
 def _place(delivery: Delivery) -> tuple[str, int]:
     """Sessions together, each in the order in which its messages were sent at first."""
     info = delivery.dead_letter
-    session = (info.session_id if info else None) or delivery.message.session_id or ""
+    session = delivery.message.session_id or (info.session_id if info else None) or ""
     sequence = info.sequence if info and info.sequence is not None else delivery.sequence
     return session, sequence or 0
 
@@ -194,7 +202,8 @@ def _copy(delivery: Delivery) -> Message:
     return Message(
         body=message.body,
         id=message.id,
-        session_id=(info.session_id if info else None) or message.session_id,
+        # The message's own first: a record is trimmed where it would not fit.
+        session_id=message.session_id or (info.session_id if info else None),
         attributes=message.attributes,
         content_type=message.content_type,
         correlation_id=message.correlation_id,

@@ -248,6 +248,7 @@ class GuardedSession(ProviderSession):
         self.session_id = inner.session_id
         self.lease = inner.lease
         self.leased_until = inner.leased_until
+        self.continues = inner.continues
         inner.on_lost = lambda reason: self.on_lost(reason)
 
     def receive(self, max_messages: int, wait: float, *, cancelled: Cancelled = never) -> Sequence[Delivery]:
@@ -259,6 +260,9 @@ class GuardedSession(ProviderSession):
     def renew(self) -> float:
         self.leased_until = self._call("renew", self._inner.renew, count=1)
         return self.leased_until
+
+    def has_unsettled(self) -> bool:
+        return self._inner.has_unsettled()
 
     def close(self) -> None:
         self._call("close_session", self._inner.close)

@@ -113,13 +113,13 @@ class LeaseRenewer:
 
     def forget(self, lease: Lease, *, join: bool = False) -> Held | None:
         """Renew *lease* no more; returns what was watched, if anything was. *join* waits for a renewal of it
-        that is under way, at most until it ends: a visibility set after this must not be overwritten."""
+        that is under way, at most for its length: a visibility set after this must not be overwritten."""
         with self._changed:
             held = self._held.get(lease)
             if held is not None:
                 self._drop(held)
             if join:
-                self._clock.wait_for(self._changed, lambda: lease not in self._under_way, lease.remaining())
+                self._clock.wait_for(self._changed, lambda: lease not in self._under_way, lease.length)
         return held
 
     def renewed(self, lease: Lease) -> None:

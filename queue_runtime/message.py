@@ -30,6 +30,7 @@ RESERVED_ATTRIBUTE = "queue_runtime"
 """The one attribute that carries what is ours where a broker has no field for it."""
 
 _ATTRIBUTE_NAME = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9_.-]{0,254}[A-Za-z0-9_-])?")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -64,6 +65,8 @@ def _check_attribute(name: object, value: object) -> None:
         raise InvalidName(
             f"attribute name {name!r}: use 1 to 256 letters, digits, '_', '-' and single inner '.'"
         )
+    if _SURROGATE.search(value):
+        raise InvalidMessage(f"attribute {name!r} has half a surrogate pair in its value; remove it")
     if name.lower().startswith(("aws.", "amazon.")) or name == RESERVED_ATTRIBUTE:
         raise InvalidName(f"attribute name {name!r} is reserved; choose another")
 
@@ -354,7 +357,7 @@ class DeadLettered(MessageView):
     @property
     def session_id(self) -> str | None:
         """The session it came from, and goes back to."""
-        return self.dead_letter.session_id or self.delivery.message.session_id
+        return self.delivery.message.session_id or self.dead_letter.session_id
 
     @property
     def dead_letter(self) -> DeadLetterInfo:

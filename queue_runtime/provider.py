@@ -11,8 +11,8 @@ suite checks:
   long polls every network wait is at most a sixth of the lease.
 - **Batches answer per entry, aligned with the input.** One failure never hides another. An error is
   *raised* only if it stands for every entry alike.
-- **Settling is idempotent at the broker.** A stale receipt is `InvalidReceipt` or `LeaseLost` wherever
-  the broker can tell.
+- **Settling with one receipt twice does no harm**: it succeeds again, or is `InvalidReceipt` or `LeaseLost`,
+  as a stale receipt is wherever the broker can tell.
 - **Unknown is unknown**: a request that left and was not answered is `OutcomeUnknown`; one that did not
   leave is `ConnectionFailed`.
 - **Leases err on the safe side**: they date from before the call that made them.
@@ -125,7 +125,7 @@ class ProviderSession(ABC):
     session_id: str
     lease: float
     leased_until: float
-    continues: ClassVar[bool] = True
+    continues: bool = True
     """More messages may come while it is held; if not, it is over when what it began with is settled."""
     on_lost: Callable[[str], None] = staticmethod(lambda reason: None)
     """Called, with the reason, when the provider learns by itself that the session is no longer held."""
@@ -145,6 +145,10 @@ class ProviderSession(ABC):
     @abstractmethod
     def renew(self) -> float:
         """Hold the session for another lease; returns its new end. Raises `SessionLeaseLost` if it cannot."""
+
+    def has_unsettled(self) -> bool:
+        """True if it surely has messages that `close` would give back; False also where that is not known."""
+        return False
 
     @abstractmethod
     def close(self) -> None:

@@ -144,12 +144,14 @@ class Runtime:
         The retry belongs to the entry: only those that failed, and may go well yet, are asked for again.
         An error that *act* raises stands for all the entries it was asked for. An entry with an unknown
         outcome stays unknown if no later try goes well: that those failed says nothing of the one before.
-        *since* is when the caller began, for a call that asks several things: they share the time limit.
+        *since* is when the caller began, for a call that asks several things: they share the time limit. That
+        of one entry among many begins with its first failure: a batch may take long without any.
         """
         policy = self.settings.retry
         started = self.clock.monotonic() if since is None else since
         done: dict[int, Outcome[T]] = {}
         unknown: dict[int, Outcome[T]] = {}
+        first_failed: dict[int, float] = {}
         pending = list(range(entries))
         attempt = 1
         while pending:
@@ -162,8 +164,11 @@ class Runtime:
             failed = [(i, error) for i in pending if (error := done[i].error) is not None and error.retryable]
             if not failed:
                 break
+            now = self.clock.monotonic()
+            first_failed.update((i, first_failed.get(i, now)) for i, _ in failed)
+            began = started if entries == 1 else min(first_failed[i] for i, _ in failed)
             error = failed[0][1]
-            delay = policy.delay(attempt, error, self.clock.monotonic() - started, random.random)
+            delay = policy.delay(attempt, error, now - began, random.random)
             if delay is None:
                 break
             self.events(

@@ -31,18 +31,31 @@ def send(
 ) -> list[Outcome[str]]:
     """Send *messages* in order; the outcomes hold their ids. Raises before anything is sent if one of them
     cannot be."""
-    began = runtime.clock.monotonic()
     target = runtime.target(queue)
+    began = runtime.clock.monotonic()
     capabilities = runtime.capabilities(target, since=began)
     ready = [_in_session(message, strategy) for message in messages]
-    entries = [_checked(runtime, queue, target, capabilities, message) for message in ready]
+    for message in ready:
+        _check(runtime, queue, target, capabilities, message)
+    return send_back(runtime, queue, ready, since=began)
+
+
+def send_back(
+    runtime: Runtime, queue: str, messages: Sequence[Message], *, since: float | None = None
+) -> list[Outcome[str]]:
+    """Send messages that the broker has had before, as they are: each that it does not take has an error of
+    its own, and keeps none of the others."""
+    target = runtime.target(queue)
+    began = runtime.clock.monotonic() if since is None else since
+    capabilities = runtime.capabilities(target, since=began)
+    entries = [Entry(runtime.provider.size(target, m), m.session_id) for m in messages]
     ended: set[str] = set()
 
     def act(pending: list[int]) -> Sequence[Outcome[str]]:
-        return _send_in_order(runtime, target, ready, entries, pending, ended, capabilities)
+        return _send_in_order(runtime, target, messages, entries, pending, ended, capabilities)
 
-    outcomes = runtime.outcomes("send", target, len(ready), act, since=began)
-    return [Outcome(m.id, _told(o.error)) for m, o in zip(ready, outcomes, strict=True)]
+    outcomes = runtime.outcomes("send", target, len(messages), act, since=began)
+    return [Outcome(m.id, _told(o.error)) for m, o in zip(messages, outcomes, strict=True)]
 
 
 def _in_session(message: Message, strategy: SessionStrategy) -> Message:
@@ -52,10 +65,8 @@ def _in_session(message: Message, strategy: SessionStrategy) -> Message:
     return message if session_id is None else replace(message, session_id=session_id)
 
 
-def _checked(
-    runtime: Runtime, queue: str, target: str, capabilities: Capabilities, message: Message
-) -> Entry:
-    """What the plan needs of *message*; raises if the queue cannot take it."""
+def _check(runtime: Runtime, queue: str, target: str, capabilities: Capabilities, message: Message) -> None:
+    """Raise if the queue cannot take *message*."""
     if message.delay > capabilities.max_delay:
         if capabilities.max_delay == 0:
             raise UnsupportedOperation(
@@ -88,7 +99,6 @@ def _checked(
             queue=queue,
             operation="send",
         )
-    return Entry(size, message.session_id)
 
 
 def _send_in_order(

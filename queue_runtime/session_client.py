@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from queue_runtime.errors import InvalidArgument, Outcome, QueueError
+from queue_runtime.errors import InvalidArgument, Outcome, OutcomeUnknown, QueueError
 from queue_runtime.leases import Held
 from queue_runtime.message import Lease, ReceivedMessage
 from queue_runtime.provider import (
@@ -63,7 +63,6 @@ class SessionClient:
         self._lock = threading.Lock()
         # guarded by _lock
         self._closed = False
-        self._given_back = False
 
     def receive(self, *, max_messages: int = 10, wait: float = 0.0) -> list[ReceivedMessage]:
         """The session's next messages in order; an empty list after *wait* seconds is a normal answer.
@@ -87,9 +86,14 @@ class SessionClient:
         answers nothing and settling raises `SessionLeaseLost`.
         """
         check_delay(delay)
-        self._settle(message, lambda message: Abandon(message.delivery, delay))
-        with self._lock:
-            self._given_back = True
+        try:
+            self._settle(message, lambda message: Abandon(message.delivery, delay))
+        except OutcomeUnknown:
+            self._end_by_abandon()  # it may be given back: nothing behind it may be done here
+            raise
+        self._end_by_abandon()
+
+    def _end_by_abandon(self) -> None:
         self.lease.lose("a message of it was abandoned")
         self.close()
 
@@ -154,6 +158,10 @@ class SessionClient:
         """False if nothing can come behind what it began with."""
         return self._session.continues
 
+    def has_unsettled(self) -> bool:
+        """True if it surely has messages that `close` would give back."""
+        return self._session.has_unsettled()
+
     def keep_alive(self) -> None:
         """Renew the lease whenever it is due, until `close`."""
         self._runtime.leases.watch(
@@ -170,7 +178,7 @@ class SessionClient:
     ) -> list[ReceivedMessage]:
         """What `receive` answers; the wait can be cancelled."""
         with self._lock:
-            if self._closed or self._given_back:
+            if self._closed:
                 return []
         return [
             ReceivedMessage(delivery, queue=self.queue, lease=self.lease, owner=self)

@@ -35,6 +35,9 @@ MOST_PER_SESSION = 4.0
 """Messages asked for, at most, for each session that is waited for. A fetch may bring several of a group, or
 more groups than are wanted; those go back with a raised delivery count. So fetches learn from each other."""
 
+PROBE_EVERY = 16
+"""Full answers of one message each, after which one fetch asks for two: has a session more by now?"""
+
 Later = Callable[[float, Callable[[], None]], None]
 """Runs an action in so many seconds, where it may block."""
 
@@ -70,6 +73,7 @@ class GroupDispatcher:
         self._wanted = 0
         self._fetching = False
         self._depth = 2.0  # messages to ask for, for one session
+        self._shallow = 0  # full answers in a row that had one message of each session
         self._fetched: OrderedDict[str, _Fetched] = OrderedDict()
         self._open: dict[str, GroupSession] = {}
 
@@ -171,10 +175,15 @@ class GroupDispatcher:
         return held is None or not held.holds()
 
     def _learn_depth(self, size: int, arrived: Sequence[Delivery]) -> None:
-        """A full answer may have more behind it: ask for twice what it had of a session; else for as much."""
-        if arrived:
-            depth = len(arrived) / len({_key(delivery) for delivery in arrived})
-            self._depth = min(MOST_PER_SESSION, 2 * depth if len(arrived) == size else depth)
+        """Ask for what this answer had of a session; for twice as much if it was full and had several."""
+        if not arrived:
+            return
+        depth = len(arrived) / len({_key(delivery) for delivery in arrived})
+        full = len(arrived) == size
+        self._shallow = self._shallow + 1 if full and depth == 1 else 0
+        if full and (depth > 1 or self._shallow % PROBE_EVERY == PROBE_EVERY - 1):
+            depth *= 2
+        self._depth = min(MOST_PER_SESSION, depth)
 
     def _take(self, most: int) -> list[GroupSession]:
         now = self.clock.monotonic()
@@ -232,6 +241,7 @@ class GroupSession(ProviderSession):
         self._handed_out = 0
         self._order = list(deliveries)
         self._settling: set[str] = set()
+        self._delays: dict[str, float] = {}  # of abandons that the broker may not have agreed to
         self._newest = _order(deliveries[-1])
         self._ended_because: str | None = None
 
@@ -251,6 +261,9 @@ class GroupSession(ProviderSession):
             except SessionLeaseLost as exc:
                 return [Outcome(error=exc)] * len(settlements)
             self._settling |= ids
+            self._delays.update(
+                (s.delivery.broker_id, s.delay) for s in settlements if isinstance(s, Abandon)
+            )
         outcomes: Sequence[Outcome[None]] = ()
         try:
             outcomes = self._dispatcher.provider.settle(self._dispatcher.queue, settlements)
@@ -264,6 +277,7 @@ class GroupSession(ProviderSession):
                     settlement.delivery.broker_id
                     for settlement, outcome in zip(settlements, outcomes, strict=False)
                     if isinstance(outcome.error, LeaseLost | InvalidReceipt)
+                    and settlement.delivery.broker_id in self._unsettled  # else another call has settled it
                 }
                 drained = not self._unsettled
         if drained:
@@ -306,7 +320,7 @@ class GroupSession(ProviderSession):
         with self._lock:
             now = self._dispatcher.clock.monotonic()
             back = [
-                Abandon(delivery)
+                Abandon(delivery, self._delays.get(broker_id, 0.0))
                 for broker_id, delivery in self._unsettled.items()
                 # A stale receipt might take the message from its new holder.
                 if self._until[broker_id] > now and broker_id not in self._settling
@@ -318,6 +332,10 @@ class GroupSession(ProviderSession):
                 self._dispatcher.provider.settle(self._dispatcher.queue, back)
         finally:
             self._dispatcher.done(self)
+
+    def has_unsettled(self) -> bool:
+        with self._lock:
+            return bool(self._unsettled)
 
     def void(self, reason: str, *, gone: Iterable[str]) -> None:
         """The hold is lost: nothing more of it is handed out or settled. *gone* are the broker's ids of the

@@ -24,7 +24,7 @@ from queue_runtime.errors import (
 )
 from queue_runtime.events import Event, LostLease
 from queue_runtime.testing import FakeClock
-from tests.fakes import Act, Gate, Script, fails, fails_for, loses, passes, scripted, stored
+from tests.fakes import REAL, Act, Gate, Script, fails, fails_for, loses, passes, scripted, stored
 
 URL = "memory://?queues=events:sessions,groups:groups,jobs,mails"
 DEAD = "/$DeadLetterQueue"
@@ -330,7 +330,7 @@ class TestTheHold:
                 clock.advance(15.0)
                 while len(script.calls("renew")) == calls:
                     clock.block_until(1)
-                client.runtime().pool.submit_in("jobs" + DEAD, lambda: None).result(10.0)
+                client.runtime().pool.submit_in("jobs" + DEAD, lambda: None).result(REAL)
             return True
 
         assert client.dead_letters("jobs").replay(where=slowly) == 2
@@ -352,13 +352,31 @@ class TestTheHold:
             def settle(act: Act) -> Any:
                 answers = act.run()
                 gate.open()
-                client.runtime().pool.submit_in("jobs" + DEAD, lambda: None).result(10.0)
+                client.runtime().pool.submit_in("jobs" + DEAD, lambda: None).result(REAL)
                 return answers
 
             script.then("settle", settle)
             assert client.dead_letters("jobs").replay(where=slowly) == 1
 
         assert [event for event in events if isinstance(event, LostLease)] == []
+
+
+def test_the_queue_of_dead_letters_is_called_by_the_programs_own_name() -> None:
+    clock, script, events = FakeClock(), Script(), list[Event]()
+    url = f"memory://?queues=jobs&queue.jobs-dead=jobs{DEAD}"
+    with scripted(script, url, clock=clock, listeners=[events.append]) as client:
+        bury(client, "jobs", "a1")
+        script.then("renew", fails(InvalidReceipt))
+
+        def slowly(view: MessageView) -> bool:
+            clock.block_until(1)
+            clock.advance(15.0)
+            client.runtime().pool.submit_in(f"jobs{DEAD}", lambda: None).result(REAL)
+            return False
+
+        client.dead_letters("jobs").replay(where=slowly)
+
+    assert [event.queue for event in events if isinstance(event, LostLease)] == ["jobs-dead"]
 
 
 @settings(max_examples=30)

@@ -7,11 +7,12 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from queue_runtime import Message, QueueClient, SessionClient, connect
-from queue_runtime.errors import QueueError, SessionLeaseLost
+from queue_runtime.errors import OutcomeUnknown, QueueError, SessionLeaseLost, Throttled
 from queue_runtime.events import Event, LostLease
 from queue_runtime.message import Delivery
 from queue_runtime.provider import Abandon, Complete
@@ -141,6 +142,31 @@ class TestAccepting:
 
         assert found == [None]
 
+    def test_many_short_sessions_are_fetched_one_by_one(self, client: QueueClient) -> None:
+        send(client, *(f"{chr(0x4E00 + n)}1" for n in range(40)))
+        accept(client)  # learns that there is one of each
+
+        for taken in range(3, 15):
+            accept(client)
+            assert client.describe(QUEUE).leased <= taken, "none is fetched for nobody"
+
+    def test_now_and_then_a_fetch_asks_whether_sessions_have_become_longer(self, client: QueueClient) -> None:
+        send(client, *(f"{chr(0x4E00 + n)}1" for n in range(40)))
+        for _ in range(40):
+            session = client.accept_session(QUEUE)
+            if session is not None:
+                session.complete(session.receive())
+        send(client, *(f"a{n:03}" for n in range(200)))
+
+        lengths = []
+        for _ in range(30):
+            session = accept(client)
+            messages = session.receive()
+            lengths.append(len(messages))
+            session.complete(messages)
+
+        assert max(lengths) == 4
+
 
 class TestGivingBack:
     def test_an_abandoned_head_comes_first_after_its_delay_and_blocks_the_rest(
@@ -185,6 +211,60 @@ class TestGivingBack:
                 accept(client).close()
 
             assert other.describe(QUEUE).active == 2
+
+    def test_an_abandon_that_was_not_answered_ends_the_session_too(
+        self, client: QueueClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        send(client, "a1", "a2")
+        accept(client).close()
+        session = accept(client)
+        first, second = session.receive()
+        provider = client.runtime().provider
+        settle = provider.settle
+
+        def unanswered(*args: Any) -> Any:
+            settle(*args)
+            raise OutcomeUnknown("no answer")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(provider, "settle", unanswered)
+            patch.setattr(client.runtime(), "pause", lambda seconds: False)
+            with pytest.raises(OutcomeUnknown):
+                session.abandon(first)
+
+        with pytest.raises(SessionLeaseLost):
+            session.complete(second)
+
+    def test_a_backoff_that_was_not_confirmed_is_asked_for_again_by_close(
+        self, client: QueueClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        send(client, "a1")
+        session = accept(client)
+        (message,) = session.receive()
+        provider = client.runtime().provider
+
+        def throttled(*args: Any) -> Any:
+            raise Throttled("slowly")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(provider, "settle", throttled)
+            with pytest.raises(Throttled):
+                session.settle_once([message], [Abandon(message.delivery, 5.0)])
+        session.close()
+
+        assert client.describe(QUEUE).delayed == 1
+
+    def test_two_threads_that_complete_one_message_do_not_lose_the_session(self, client: QueueClient) -> None:
+        send(client, "a1", "a2")
+        accept(client).close()
+        session = accept(client)
+        first, second = session.receive()
+        complete = Complete(first.delivery)
+        session.settle_once([first], [complete])
+
+        session.settle_once([first], [complete])  # as if both had begun at once
+
+        session.complete(second)
 
 
 class TestLosing:

@@ -7,8 +7,9 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
-from queue_runtime.errors import Closed, Outcome, QueueError
+from queue_runtime.errors import Closed, Outcome, OutcomeUnknown, QueueError
 from queue_runtime.events import HandlerFailed, MessageCompleted, MessageDeadLettered, SettlementFailed
 from queue_runtime.message import ReceivedMessage
 from queue_runtime.provider import Abandon, Complete, DeadLetter, Settlement
@@ -98,20 +99,25 @@ class Context:
         then: Callable[[QueueError | None], None],
         *,
         attempt: int = 1,
+        unknown: OutcomeUnknown | None = None,
     ) -> None:
         """Settle, again and again until the lease ends if that may help; then call *then*, once.
 
-        No thread sleeps in between: the next try is on the scheduler.
+        No thread sleeps in between: the next try is on the scheduler. What was *unknown* once stays so unless
+        a later try goes well: that those fail says nothing of it.
         """
         error = self._settle_once(message, settlement, call)
+        if isinstance(error, OutcomeUnknown):
+            unknown = error
         if error is not None and error.retryable and not message.lease.lost:
             delay = backoff(attempt, base=0.1, cap=2.0, floor=0.05, random=random.random)
             again = min(delay, message.lease.remaining())
-            self.later(
-                run, again, lambda: self.settle(run, message, settlement, call, then, attempt=attempt + 1)
+            go_on = partial(
+                self.settle, run, message, settlement, call, then, attempt=attempt + 1, unknown=unknown
             )
+            self.later(run, again, go_on)
             return
-        then(error)
+        then(unknown if error is not None and unknown is not None else error)
 
     def _settle_once(
         self, message: ReceivedMessage, settlement: Settlement, call: SettleOnce
@@ -154,7 +160,7 @@ class Context:
 
     def not_settled(self, message: ReceivedMessage, error: QueueError) -> None:
         """It is given up here: the broker delivers it again."""
-        self.in_hand.count("unknown" if error.retryable else "lost")
+        self.in_hand.count("unknown" if isinstance(error, OutcomeUnknown) else "lost")
         self.runtime.events(
             SettlementFailed(
                 queue=self.queue,
@@ -165,10 +171,12 @@ class Context:
             )
         )
 
-    def later(self, run: Run, delay: float, action: Callable[[], None]) -> Timer | None:
-        """Go on with *run* by *action* in *delay* seconds; None if the client is closed."""
+    def later(
+        self, run: Run, delay: float, action: Callable[[], None], lane: str | None = None
+    ) -> Timer | None:
+        """Go on with *run* by *action* in *delay* seconds, as `submit` does; None if the client is closed."""
         with suppress(Closed):
-            return self.runtime.scheduler.call_later(delay, lambda: self.submit(run, action))
+            return self.runtime.scheduler.call_later(delay, lambda: self.submit(run, action, lane))
         return None
 
     def submit(self, run: Run, action: Callable[[], None], lane: str | None = None) -> None:

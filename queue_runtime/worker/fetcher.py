@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from queue_runtime.session_client import SessionClient
 from queue_runtime.worker.context import Context
 from queue_runtime.worker.message_run import MessageRun
 from queue_runtime.worker.session_run import SessionRun
+
+log = logging.getLogger("queue_runtime")
 
 
 class Fetcher:
@@ -50,7 +53,9 @@ class Fetcher:
                     failures = 0
                 except Closed:
                     return
-                except QueueError as exc:
+                except Exception as exc:  # a thread that nobody else does the work of must live on
+                    if not isinstance(exc, QueueError):
+                        log.exception("the fetcher of the worker on %r failed", self._context.queue)
                     failures += 1
                     self._back_off(exc, failures)
                 finally:
@@ -79,9 +84,7 @@ class Fetcher:
     def _start_sessions(self, sessions: Sequence[SessionClient]) -> int:
         started = 0
         for session in sessions:
-            run = SessionRun(self._context, session)
-            if self._context.in_hand.begin(run):
-                run.start()
+            if self._begin(SessionRun(self._context, session)):
                 started += 1
             else:
                 session.close()
@@ -89,22 +92,29 @@ class Fetcher:
         return started
 
     def _start_messages(self, messages: Sequence[ReceivedMessage]) -> int:
-        started = 0
-        refused = []
-        for message in messages:
-            run = MessageRun(self._context, message)
-            if self._context.in_hand.begin(run):
-                run.start()
-                started += 1
-            else:
-                refused.append(Abandon(message.delivery))
+        refused = [
+            Abandon(message.delivery)
+            for message in messages
+            if not self._begin(MessageRun(self._context, message))
+        ]
         if refused:
             with suppress(QueueError):  # what the broker does not hear of comes back when its lease ends
                 self._context.runtime.provider.settle(self._context.target, refused)
             self._context.in_hand.count("released", len(refused))
-        return started
+        return len(messages) - len(refused)
 
-    def _back_off(self, error: QueueError, failures: int) -> None:
+    def _begin(self, run: MessageRun | SessionRun) -> bool:
+        """Start *run*, which holds a permit from now on; False if the worker stops."""
+        if not self._context.in_hand.begin(run):
+            return False
+        try:
+            run.start()
+        except Exception:  # say, no thread is to be had: the others are still to be started
+            log.exception("a run of the worker on %r could not start", self._context.queue)
+            run.abort()
+        return True
+
+    def _back_off(self, error: Exception, failures: int) -> None:
         delay = backoff(failures, base=0.5, cap=30.0, floor=0.1, random=random.random)
         if isinstance(error, CircuitOpen) and error.retry_at is not None:
             delay = max(delay, _seconds_until(error.retry_at, self._context.runtime.clock.now))

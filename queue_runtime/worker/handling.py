@@ -20,6 +20,8 @@ class Retry(Exception):  # it asks for something; nothing is wrong
     message waits in its place, and holds up what is behind it for the policy's `max_hold` at most.
     """
 
+    delay: float | None = None
+
     def __init__(self, delay: float | None = None) -> None:
         super().__init__("the handler asked for a retry")
         if delay is not None and not 0 <= delay < float("inf"):
@@ -32,8 +34,9 @@ class Reject(Exception):  # likewise
 
     def __init__(self, reason: str, description: str | None = None) -> None:
         super().__init__(reason if description is None else f"{reason}: {description}")
-        self.reason = reason
-        self.description = description
+        # Text, whatever it was given: an enum's member must not keep a message out of the dead letters.
+        self.reason = str(reason)
+        self.description = None if description is None else str(description)
 
 
 def entry_point(handler: Callable[..., object], payload: type[Any] | None) -> PlainHandler:

@@ -35,7 +35,10 @@ class MessageRun:
     def start(self) -> None:
         """Keep the lease alive and wait for a thread; behind the others of its session, where it has one."""
         message = self._message
-        self._context.runtime.keep_alive(message)
+        with self._lock:
+            if self._state is not _State.QUEUED:
+                return  # the worker stops, and has given it back: a renewal now would hide it again
+            self._context.runtime.keep_alive(message)
         self._context.submit(self, self._handle, message.session_id)
 
     def stop(self) -> None:
@@ -85,6 +88,7 @@ class MessageRun:
             self._context.settled(message, settlement, started)
         else:
             self._context.not_settled(message, error)
+            self._context.in_hand.retry_due(message.lease.deadline)
         self._end()
 
     def _release(self) -> None:

@@ -62,8 +62,16 @@ class SessionRun:
         self._context.submit(self, self._give_back)
 
     def abort(self) -> None:
-        self._session.lease.lose("the worker failed on it")
-        self._give_back()
+        with self._lock:
+            given_back = self._state is _State.ENDED
+            self._retry_at = self._context.runtime.clock.monotonic() + NOT_SETTLED_DELAY
+        if self._head is not None:
+            self._context.attempts.note(self._head.delivery.broker_id, self._head.attempt)
+        if given_back:
+            self._session.lease.lose("the worker failed on it")
+            self._context.in_hand.end(self)
+        else:
+            self._give_back()
 
     def overdue(self) -> bool:
         self._session.lease.lose("the worker stopped before its handler did")
@@ -137,7 +145,7 @@ class SessionRun:
         with self._lock:
             self._state = _State.WAITING
             self._retry_at = self._context.runtime.clock.monotonic() + delay
-            self._retry = self._context.later(self, delay, self._step)
+            self._retry = self._context.later(self, delay, self._step, self._session.session_id)
         if self._context.in_hand.stopping:
             self.stop()  # it was asked while the handler ran, and did not see a retry to cancel
 
@@ -155,6 +163,7 @@ class SessionRun:
         self._context.not_settled(message, error)
         with self._lock:
             self._retry_at = self._context.runtime.clock.monotonic() + NOT_SETTLED_DELAY
+        self._context.in_hand.retry_due(self._retry_at)
         self._give_back()
 
     def _give_back(self) -> None:
@@ -165,10 +174,16 @@ class SessionRun:
             self._state = _State.ENDED
             retry_at = self._retry_at
         head = self._head
-        if head is not None and head.settled_as is None and not self._session.lease.lost:
-            backoff = max(0.0, retry_at - self._context.runtime.clock.monotonic())
-            with suppress(QueueError):  # what the broker does not hear of comes back when the lease ends
-                self._session.settle_once([head], [Abandon(head.delivery, backoff)])
-            self._context.in_hand.count("released")
-        self._session.close()
-        self._context.in_hand.end(self)
+        unsettled = self._session.has_unsettled()
+        try:
+            if head is not None and head.settled_as is None and not self._session.lease.lost:
+                unsettled = True
+                backoff = max(0.0, retry_at - self._context.runtime.clock.monotonic())
+                with suppress(QueueError):  # what the broker does not hear of comes when the lease ends
+                    self._session.settle_once([head], [Abandon(head.delivery, backoff)])
+            lost = self._session.lease.lost
+            self._session.close()
+            if unsettled and not lost:
+                self._context.in_hand.count("released")
+        finally:
+            self._context.in_hand.end(self)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum
+from typing import Any
 
 import pytest
 
@@ -38,8 +40,10 @@ from queue_runtime.events import (
 )
 from queue_runtime.testing import FakeClock
 from queue_runtime.worker.context import Context
+from queue_runtime.worker.in_hand import InHand
+from queue_runtime.worker.message_run import MessageRun
 from queue_runtime.worker.verdict import Verdict
-from tests.fakes import Script, fails, scripted
+from tests.fakes import Script, fails, loses, scripted
 
 SOON = 5.0
 """Real seconds that a thread gets to do what it can do at once."""
@@ -70,9 +74,10 @@ def events() -> list[Event]:
 
 @pytest.fixture
 def client(clock: FakeClock, events: list[Event]) -> Iterator[QueueClient]:
+    others = set(left_over())
     with connect(URL, clock=clock, listeners=[events.append]) as made:
         yield made
-    wait_until(lambda: not left_over())  # a closed client leaves no thread, but for one given up
+    wait_until(lambda: others.issuperset(left_over()))  # a closed client leaves no thread but one given up
 
 
 def left_over() -> list[str]:
@@ -150,17 +155,17 @@ def wait_until(fact: Callable[[], bool]) -> None:
 
 
 def let_time_pass(clock: FakeClock, *, until: Callable[[], bool]) -> None:
-    """Two seconds at a time, whenever somebody waits for something within them."""
+    """Three seconds at a time, whenever somebody waits for something within them."""
 
     def somebody_waits() -> bool:
         due = clock.next_deadline()
-        return due is not None and due - clock.monotonic() <= 2.0
+        return due is not None and due - clock.monotonic() <= 3.0
 
     for _ in range(100):
         wait_until(lambda: until() or somebody_waits())
         if until():
             return
-        clock.advance(2.0)
+        clock.advance(3.0)
     raise AssertionError("it did not come")
 
 
@@ -688,6 +693,7 @@ def test_a_run_that_fails_in_a_way_of_its_own_gives_its_permit_back_and_says_so(
 def test_closing_a_client_takes_no_longer_than_it_was_given_and_waits_for_no_stuck_handler(
     clock: FakeClock, desk: Desk
 ) -> None:
+    others = set(left_over())
     desk.hold("a1")
     with connect(URL, clock=clock) as client:
         send(client, "plain", "a1")
@@ -704,4 +710,89 @@ def test_closing_a_client_takes_no_longer_than_it_was_given_and_waits_for_no_stu
         assert not closing.is_alive()
         assert worker.status().state == "stopped"
         desk.let_go("a1")
-        wait_until(lambda: not left_over())
+        wait_until(lambda: others.issuperset(left_over()))
+
+
+def test_a_message_given_back_before_its_run_began_is_not_renewed(client: QueueClient, desk: Desk) -> None:
+    send(client, "plain", "a1")
+    worker = Worker(client, "plain", desk)
+    start = MessageRun.start
+
+    def late(self: MessageRun) -> None:
+        self.stop()  # a stop comes between the noting of the run and its start
+        wait_until(lambda: client.describe("plain").leased == 0)
+        start(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MessageRun, "start", late)
+        patch.setattr(InHand, "stopping", False)
+        with worker:
+            wait_until(lambda: client.describe("plain").active == 1)
+            assert worker.status().leases == 0
+
+
+def test_a_fetcher_that_fails_in_a_way_of_its_own_goes_on(
+    client: QueueClient, clock: FakeClock, desk: Desk, events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [RuntimeError("can't start new thread")]
+    submit = client.runtime().executor.submit
+
+    def no_thread(*args: Any, **kwargs: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return submit(*args, **kwargs)
+
+    monkeypatch.setattr(client.runtime().executor, "submit", no_thread)
+    client.send_batch("plain", [Message.of("a1"), Message.of("b1")])
+
+    with Worker(client, "plain", desk) as worker:
+        desk.wait_for_calls("b1")
+        wait_until(lambda: worker.status().held == 0)
+        clock.advance(30.0)
+        desk.wait_for_calls("b1", "a1")
+
+
+@ANY_QUEUE
+def test_a_settlement_that_was_never_answered_is_counted_as_unknown(
+    queue: str, clock: FakeClock, desk: Desk, events: list[Event]
+) -> None:
+    script = Script()
+    script.then(SETTLE[queue], loses(OutcomeUnknown))
+    with scripted(script, URL, clock=clock, listeners=[events.append]) as client:
+        send(client, queue, "a1")
+        worker = Worker(client, queue, desk)
+        with worker:
+            let_time_pass(clock, until=lambda: bool(of(events, SettlementFailed)))
+
+    assert (worker.status().unknown, worker.status().lost) == (1, 0)
+
+
+def test_a_reason_that_is_no_text_becomes_text(client: QueueClient, desk: Desk) -> None:
+    class Why(Enum):
+        SPAM = "spam"
+
+    desk.fail["a1"] = [Reject(Why.SPAM)]  # type: ignore[arg-type]
+    send(client, "plain", "a1")
+
+    Worker(client, "plain", desk).run_until_idle()
+
+    (dead,) = client.dead_letters("plain").list()
+    assert dead.dead_letter.reason == "Why.SPAM"
+
+
+def test_the_rest_of_a_session_that_a_stop_gives_back_is_reported(client: QueueClient, desk: Desk) -> None:
+    queue = "groups"  # of a broker's own sessions nobody knows whether there is a rest
+    desk.hold("a1")
+    send(client, queue, "a1", "a2", "a3")
+    worker = Worker(client, queue, desk)
+    worker.start()
+    desk.wait_for_calls("a1")
+    reports: list[StopReport] = []
+    stopping = threading.Thread(target=lambda: reports.append(worker.stop()))
+    stopping.start()
+    wait_until(lambda: worker.status().state == "stopping")
+    desk.let_go("a1")
+    stopping.join(SOON)
+
+    assert reports[0].finished == 1
+    assert reports[0].released >= 1

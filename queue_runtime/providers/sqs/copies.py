@@ -118,8 +118,12 @@ def _trim(info: DeadLetterInfo, fits: Callable[[DeadLetterInfo], bool]) -> DeadL
     return info if fits(info) else None
 
 
+_TEXTS = ("traceback", "description", "exception", "reason")
+"""What half of is still worth having; a name that is cut names something else."""
+
+
 def _half(name: str, value: str | datetime | None) -> str | None:
-    if not isinstance(value, str) or len(value) <= _SHORTEST:
+    if not isinstance(value, str) or name not in _TEXTS or len(value) <= _SHORTEST:
         return value if name == "reason" and isinstance(value, str) else None
     half = len(value) // 2
     # The end of a traceback names the error, the beginning of a text its subject.

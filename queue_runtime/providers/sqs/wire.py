@@ -78,7 +78,8 @@ def entry(index: int, message: Message, queue: Queue) -> SendMessageBatchRequest
     """Return *message* as an entry of SendMessageBatch. Raises `InvalidMessage` or `UnsupportedOperation`."""
     text = encode(message)
     attributes = typed(text.attributes)
-    actual, limit = size(text.body, attributes), queue.capabilities.max_message_size
+    # The queue's own limit: what leaves no head-room was refused before, or comes back from the dead letters.
+    actual, limit = size(text.body, attributes), queue.max_message_size
     if actual > limit:
         raise MessageTooLarge(
             f"message {message.id!r} has {actual} bytes with its attributes, queue {queue.asked!r} takes "
