@@ -65,7 +65,7 @@ def test_a_broker_that_is_down_at_the_start_is_said_within_bounds_and_used_when_
     target: str, weather: Weather
 ) -> None:
     weather.sky = Sky.CLOSED
-    with impatient(target, time_limit=1.0) as client:
+    with impatient(target, time_limit=1.0, max_attempts=3) as client:
         started = monotonic()
         with pytest.raises(ConnectionFailed) as caught:
             client.send("events", Message.of("a1", session_id="a"))
