@@ -128,16 +128,7 @@ class QueueClient:
         """
         batch = list(messages)
         outcomes = send(self.runtime_for(queue), queue, batch, self._strategy)
-        errors = [outcome.error for outcome in outcomes if outcome.error is not None]
-        if errors:
-            raise BatchFailed(
-                f"send to {queue!r}: {len(errors)} of {len(batch)} messages failed, the first with: "
-                f"{errors[0]}",
-                outcomes,
-                queue=queue,
-                operation="send",
-                provider=errors[0].provider,
-            ) from errors[0]
+        BatchFailed.raise_for(f"send to {queue!r}", outcomes, queue=queue, operation="send")
         return [message.id for message in batch]
 
     def receive(

@@ -103,16 +103,12 @@ class DeadLetters:
             Outcome(copy.id, outcome.error or removed[delivery.broker_id])
             for copy, delivery, outcome in zip(copies, chosen, sent, strict=True)
         ]
-        errors = [outcome.error for outcome in outcomes if outcome.error is not None]
-        if errors:
-            raise BatchFailed(
-                f"replay to {self.queue!r}: {len(errors)} of {len(chosen)} dead letters stayed, after "
-                f"{before} had gone back; the first because: {errors[0]}",
-                outcomes,
-                queue=self.queue,
-                operation="replay",
-                provider=errors[0].provider,
-            ) from errors[0]
+        BatchFailed.raise_for(
+            f"replay to {self.queue!r}, {before} sent back before",
+            outcomes,
+            queue=self.queue,
+            operation="replay",
+        )
 
     def _ask_where(self) -> str:
         """Ask the broker for its name of the dead-letter queue."""

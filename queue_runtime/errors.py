@@ -210,3 +210,16 @@ class BatchFailed(QueueError):
     ) -> None:
         super().__init__(message, queue=queue, operation=operation, provider=provider)
         self.outcomes = tuple(outcomes)
+
+    @staticmethod
+    def raise_for(what: str, outcomes: Sequence[Outcome[str]], *, queue: str | None, operation: str) -> None:
+        """Raise if one of *outcomes* is a failure; *what* begins the text."""
+        errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+        if errors:
+            raise BatchFailed(
+                f"{what}: {len(errors)} of {len(outcomes)} messages failed, the first with: {errors[0]}",
+                outcomes,
+                queue=errors[0].queue or queue,
+                operation=operation,
+                provider=errors[0].provider,
+            ) from errors[0]

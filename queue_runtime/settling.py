@@ -131,13 +131,8 @@ def raise_failed(
         return
     if len(messages) == 1:
         raise failed[0]
-    raise BatchFailed(
-        f"{operation}: {len(failed)} of {len(messages)} messages failed, the first with: {failed[0]}",
-        [Outcome(message.id, error) for message, error in zip(messages, errors, strict=True)],
-        queue=failed[0].queue,
-        operation=operation,
-        provider=failed[0].provider,
-    ) from failed[0]
+    outcomes = [Outcome(message.id, error) for message, error in zip(messages, errors, strict=True)]
+    BatchFailed.raise_for(operation, outcomes, queue=messages[0].queue, operation=operation)
 
 
 def dead_letter_info(

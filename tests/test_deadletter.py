@@ -255,7 +255,7 @@ class TestAReplayThatFails:
         script.then("send", fails_for({"b1": AuthorizationFailed}))
 
         with pytest.raises(
-            BatchFailed, match=r"replay to 'jobs': 1 of 3 dead letters stayed.*scripted: b1"
+            BatchFailed, match=r"replay to 'jobs', 0 sent back before: 1 of 3 messages failed.*scripted: b1"
         ) as caught:
             client.dead_letters("jobs").replay()
 

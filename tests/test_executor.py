@@ -380,7 +380,7 @@ class TestShutdown:
             made.shutdown(deadline=5.0)
             ended.set()
 
-        closer = threading.Thread(target=shut)
+        closer = threading.Thread(target=shut, daemon=True)
         closer.start()
         clock.block_until(1)
         clock.advance(4.5)

@@ -349,7 +349,7 @@ class HeldElsewhere(ExitStack):
                 held.set()
                 assert over.wait(REAL)
 
-        thread = threading.Thread(target=hold)
+        thread = threading.Thread(target=hold, daemon=True)
         thread.start()
         assert held.wait(REAL), "a lock was not to be had"
         self.callback(thread.join, REAL)

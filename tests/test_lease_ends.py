@@ -111,7 +111,7 @@ class TestForgetting:
             house.renewer.forget(lease, join=True)
             order.append("forgotten")
 
-        waiting = threading.Thread(target=forget)
+        waiting = threading.Thread(target=forget, daemon=True)
         with Hang(broker) as hang:
             house.let_pass(15.0, without=broker)
             hang.wait_until_reached()
@@ -124,17 +124,23 @@ class TestForgetting:
 
         assert order == ["answered", "forgotten"]
 
-    def test_with_join_waits_at_most_until_the_lease_ends(self, house: House) -> None:
+    @pytest.mark.parametrize("lost", [False, True], ids=["held", "lost before"])
+    def test_with_join_waits_at_most_for_the_length_of_the_lease(self, house: House, lost: bool) -> None:
         broker = house.broker()
         lease = house.hold(broker)
-        waiting = threading.Thread(target=house.renewer.forget, args=(lease,), kwargs={"join": True})
+        join = {"join": True}
+        waiting = threading.Thread(target=house.renewer.forget, args=(lease,), kwargs=join, daemon=True)
         with Hang(broker) as hang:
             house.let_pass(15.0, without=broker)
             hang.wait_until_reached()
+            if lost:
+                lease.lose("by another's word")
             waiting.start()
             house.clock.block_until(2)
 
-            house.clock.advance(15.0)
+            house.clock.advance(29.5)
+            house.clock.block_until(2)
+            house.clock.advance(0.5)
             waiting.join(REAL)
 
             assert not waiting.is_alive()

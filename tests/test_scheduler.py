@@ -268,7 +268,7 @@ class TestClosing:
 
         scheduler.call_later(0.0, act)
         assert running.wait(REAL)
-        closer = threading.Thread(target=scheduler.close)
+        closer = threading.Thread(target=scheduler.close, daemon=True)
         closer.start()
         assert closer.is_alive()
         go_on.set()

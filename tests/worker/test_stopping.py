@@ -1,0 +1,184 @@
+"""Stops: what runs finishes, what was not started goes back, nobody is waited for beyond the deadline."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from queue_runtime import (
+    QueueClient,
+    Retry,
+    StopReport,
+    Worker,
+    connect,
+)
+from queue_runtime.errors import (
+    ConfigurationError,
+)
+from queue_runtime.events import (
+    Event,
+    HandlerFailed,
+)
+from queue_runtime.testing import FakeClock
+from queue_runtime.worker.in_hand import InHand
+from queue_runtime.worker.message_run import MessageRun
+from tests.worker.hands import ANY_QUEUE, SESSIONS, SOON, URL, Desk, left_over, of, send, wait_until
+
+
+class TestStopping:
+    @ANY_QUEUE
+    def test_stop_lets_a_running_handler_finish_and_releases_the_rest(
+        self, client: QueueClient, queue: str, desk: Desk
+    ) -> None:
+        desk.hold("a1")
+        send(client, queue, "a1", "a2", "a3")
+        worker = Worker(client, queue, desk)
+        worker.start()
+        desk.wait_for(lambda: desk.running == 1)
+        reports: list[StopReport] = []
+        stopping = threading.Thread(target=lambda: reports.append(worker.stop()))
+        stopping.start()
+        wait_until(lambda: worker.status().state == "stopping")
+
+        desk.let_go("a1")
+        stopping.join(SOON)
+
+        (report,) = reports
+        assert (report.finished, report.overdue, report.unknown, report.threads_left) == (1, 0, 0, ())
+        assert [text for text, _ in desk.calls] == ["a1"]
+        now = client.describe(queue)
+        assert (now.active, now.leased) == (2, 0), "free at once"
+
+    @SESSIONS
+    def test_a_head_that_waits_for_its_retry_goes_back_with_its_backoff(
+        self, client: QueueClient, queue: str, clock: FakeClock, desk: Desk, events: list[Event]
+    ) -> None:
+        desk.fail["a1"] = [Retry(60.0)]
+        send(client, queue, "a1", "a2")
+        worker = Worker(client, queue, desk)
+        worker.start()
+        wait_until(lambda: bool(of(events, HandlerFailed)))
+
+        report = worker.stop()
+
+        assert report.released == 1
+        assert client.accept_session(queue) is None, "the backoff goes on at the broker"
+        clock.advance(60.0)
+        session = client.accept_session(queue)
+        assert session is not None
+        assert session.receive(max_messages=1)[0].text == "a1"
+
+    @ANY_QUEUE
+    def test_past_the_deadline_a_stuck_handler_is_told_and_reported(
+        self, client: QueueClient, queue: str, clock: FakeClock, desk: Desk
+    ) -> None:
+        desk.hold("a1")
+        send(client, queue, "a1")
+        worker = Worker(client, queue, desk)
+        worker.start()
+        desk.wait_for_calls("a1")
+        reports: list[StopReport] = []
+        stopping = threading.Thread(target=lambda: reports.append(worker.stop(deadline=5.0)))
+        stopping.start()
+        wait_until(lambda: clock.is_parked(stopping) and not any("fetch" in name for name in left_over()))
+
+        clock.advance(5.0)
+        stopping.join(SOON)
+
+        (report,) = reports
+        assert (report.finished, report.overdue) == (0, 1)
+        assert len(report.threads_left) == 1
+        assert report.threads_left[0].startswith("queue_runtime-worker")
+        desk.let_go("a1")
+        wait_until(lambda: desk.lost == ["a1"])
+
+    def test_a_second_stop_answers_the_same(self, client: QueueClient, desk: Desk) -> None:
+        worker = Worker(client, "plain", desk)
+        worker.start()
+
+        assert worker.stop() == worker.stop()
+
+    def test_closing_the_client_stops_its_workers(self, client: QueueClient, desk: Desk) -> None:
+        worker = Worker(client, "plain", desk)
+        worker.start()
+
+        client.close()
+
+        assert worker.status().state == "stopped"
+
+    def test_a_stopped_worker_starts_again(self, client: QueueClient, desk: Desk) -> None:
+        worker = Worker(client, "plain", desk)
+        with worker:
+            send(client, "plain", "a1")
+            desk.wait_for_calls("a1")
+
+        with worker:
+            send(client, "plain", "a2")
+            desk.wait_for_calls("a1", "a2")
+
+    def test_a_worker_that_runs_is_not_started_twice(self, client: QueueClient, desk: Desk) -> None:
+        with (
+            Worker(client, "plain", desk) as worker,
+            pytest.raises(ConfigurationError, match="running already"),
+        ):
+            worker.start()
+
+
+def test_closing_a_client_takes_no_longer_than_it_was_given_and_waits_for_no_stuck_handler(
+    clock: FakeClock, desk: Desk
+) -> None:
+    others = set(left_over())
+    desk.hold("a1")
+    with connect(URL, clock=clock) as client:
+        send(client, "plain", "a1")
+        worker = Worker(client, "plain", desk)
+        worker.start()
+        desk.wait_for_calls("a1")
+        closing = threading.Thread(target=lambda: client.close(timeout=5.0))
+        closing.start()
+        wait_until(lambda: clock.is_parked(closing))
+
+        clock.advance(5.0)
+        closing.join(SOON)
+
+        assert not closing.is_alive()
+        assert worker.status().state == "stopped"
+        desk.let_go("a1")
+        wait_until(lambda: others.issuperset(left_over()))
+
+
+def test_the_rest_of_a_session_that_a_stop_gives_back_is_reported(client: QueueClient, desk: Desk) -> None:
+    queue = "groups"  # of a broker's own sessions nobody knows whether there is a rest
+    desk.hold("a1")
+    send(client, queue, "a1", "a2", "a3")
+    worker = Worker(client, queue, desk)
+    worker.start()
+    desk.wait_for_calls("a1")
+    reports: list[StopReport] = []
+    stopping = threading.Thread(target=lambda: reports.append(worker.stop()))
+    stopping.start()
+    wait_until(lambda: worker.status().state == "stopping")
+    desk.let_go("a1")
+    stopping.join(SOON)
+
+    assert reports[0].finished == 1
+    assert reports[0].released >= 1
+
+
+def test_a_message_given_back_before_its_run_began_is_not_renewed(client: QueueClient, desk: Desk) -> None:
+    send(client, "plain", "a1")
+    worker = Worker(client, "plain", desk)
+    start = MessageRun.start
+
+    def late(self: MessageRun) -> None:
+        self.stop()  # a stop comes between the noting of the run and its start
+        wait_until(lambda: client.describe("plain").leased == 0)
+        start(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MessageRun, "start", late)
+        patch.setattr(InHand, "stopping", False)
+        with worker:
+            wait_until(lambda: client.describe("plain").active == 1)
+            assert worker.status().leases == 0
