@@ -71,6 +71,12 @@ def connect(
                 "such as connect('sqs://eu-west-1')"
             )
     settings = parse_url(target) if isinstance(target, str) else target
+    if not isinstance(settings, ClientSettings):
+        raise ConfigurationError(f"connect takes a URL or ClientSettings, not a {type(settings).__name__}")
+    if not callable(strategy):
+        raise ConfigurationError(
+            f"strategy must be a function from a Message to a session id or None, it is {strategy!r}"
+        )
     return QueueClient(settings, strategy=strategy, listeners=listeners, clock=clock, executor=executor)
 
 
@@ -126,7 +132,7 @@ class QueueClient:
         `NotAttempted`. On SQS FIFO one request carries one message of a session: a batch of one session
         is as many requests as it has messages.
         """
-        batch = list(messages)
+        batch = [messages] if isinstance(messages, Message) else list(messages)
         outcomes = send(self.runtime_for(queue), queue, batch, self._strategy)
         BatchFailed.raise_for(f"send to {queue!r}", outcomes, queue=queue, operation="send")
         return [message.id for message in batch]

@@ -93,6 +93,11 @@ def parse_url(url: str) -> ClientSettings:
         raise ConfigurationError(
             "the URL names no provider; write PROVIDER://LOCATION, such as sqs://eu-west-1 or memory://"
         )
+    if parts.scheme in ("http", "https"):
+        raise ConfigurationError(
+            f"{parts.scheme} is no provider; a queue's URL is the target of a name: "
+            "sqs://REGION?queue.NAME=https://..."
+        )
     if parts.username is not None or parts.password is not None:
         raise ConfigurationError(
             f"{parts.scheme}: the URL holds credentials; leave them to the SDK's own chain "

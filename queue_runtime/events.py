@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 
 log = logging.getLogger("queue_runtime")
@@ -80,6 +80,8 @@ class HandlerFailed(Event):
     """The class of what it raised."""
     text: str
     delay: float | None
+    exception: BaseException | None = field(repr=False, compare=False)
+    """What it raised; its traceback is in the log. None for what asks: `Retry` and `Reject`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,12 +158,13 @@ def log_event(event: Event) -> None:
     """
     level = _LEVELS.get(type(event), logging.INFO)
     if log.isEnabledFor(level):
-        facts = {item.name: getattr(event, item.name) for item in fields(event)}
+        facts = {item.name: getattr(event, item.name) for item in fields(event) if item.repr}
         log.log(
             level,
             "%s %s",
             type(event).__name__,
             " ".join(f"{name}={value!r}" for name, value in facts.items()),
+            exc_info=getattr(event, "exception", None),
             extra={"event": type(event).__name__, **{f"event_{name}": v for name, v in facts.items()}},
         )
 

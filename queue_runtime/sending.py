@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from queue_runtime.batching import Entry, plan
 from queue_runtime.errors import (
+    InvalidArgument,
     InvalidMessage,
     MessageTooLarge,
     NotAttempted,
@@ -31,12 +32,22 @@ def send(
 ) -> list[Outcome[str]]:
     """Send *messages* in order; the outcomes hold their ids. Raises before anything is sent if one of them
     cannot be."""
+    for message in messages:
+        if not isinstance(message, Message):
+            raise InvalidArgument(
+                f"send takes a Message, not a {type(message).__name__}; Message.of(value) makes one",
+                queue=queue,
+            )
     target = runtime.target(queue)
     began = runtime.clock.monotonic()
     capabilities = runtime.capabilities(target, since=began)
     ready = [_in_session(message, strategy) for message in messages]
     for message in ready:
-        _check(runtime, queue, target, capabilities, message)
+        try:
+            _check(runtime, queue, target, capabilities, message)
+        except QueueError as exc:
+            exc.locate(queue=queue, operation="send", provider=runtime.provider.name)
+            raise
     return send_back(runtime, queue, ready, since=began)
 
 
@@ -78,16 +89,12 @@ def _check(runtime: Runtime, queue: str, target: str, capabilities: Capabilities
         raise InvalidMessage(
             f"message {message.id!r}: delay={message.delay:g} s; queue {queue!r} takes at most "
             f"{capabilities.max_delay:g} s",
-            queue=queue,
-            operation="send",
         )
     most = capabilities.max_attributes
     if most is not None and len(message.attributes) > most:
         raise InvalidMessage(
             f"message {message.id!r} has {len(message.attributes)} attributes; queue {queue!r} takes {most}; "
             "put the rest into the body",
-            queue=queue,
-            operation="send",
         )
     size = runtime.provider.size(target, message)
     if size > capabilities.max_message_size:
@@ -96,8 +103,6 @@ def _check(runtime: Runtime, queue: str, target: str, capabilities: Capabilities
             f"{capabilities.max_message_size}; keep the content elsewhere and send where it is",
             actual=size,
             limit=capabilities.max_message_size,
-            queue=queue,
-            operation="send",
         )
 
 

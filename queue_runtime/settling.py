@@ -15,7 +15,7 @@ from queue_runtime.errors import (
     SettlementError,
 )
 from queue_runtime.leases import LeaseRenewer
-from queue_runtime.message import DeadLetterInfo, ReceivedMessage
+from queue_runtime.message import DeadLetterInfo, Message, ReceivedMessage
 from queue_runtime.provider import Abandon, Complete, DeadLetter, Settlement
 from queue_runtime.runtime import Runtime
 
@@ -29,7 +29,14 @@ SETTLED_AS: dict[type[Settlement], str] = {
 
 
 def as_list(messages: ReceivedMessage | Iterable[ReceivedMessage]) -> list[ReceivedMessage]:
-    return [messages] if isinstance(messages, ReceivedMessage) else list(messages)
+    """One or many as a list. Raises `InvalidArgument` for what was not received."""
+    chosen = [messages] if isinstance(messages, ReceivedMessage | Message) else list(messages)
+    for message in chosen:
+        if not isinstance(message, ReceivedMessage):
+            raise InvalidArgument(
+                f"only a message that was received can be settled or renewed, not a {type(message).__name__}"
+            )
+    return chosen
 
 
 def check_delay(delay: float) -> None:

@@ -43,6 +43,7 @@ def example(kind: type[Event]) -> Event:
         "float": 0.5,
         "str": "text",
         "datetime": datetime(2024, 1, 1, tzinfo=UTC),
+        "BaseException": ValueError("text"),
     }
     return kind(**{item.name: values[str(item.type).split(" | ")[0]] for item in dataclasses.fields(kind)})
 
@@ -96,7 +97,7 @@ class TestTheLog:
             assert record.name == "queue_runtime"
             assert record.getMessage().startswith(f"{kind.__name__} queue='text'")
             assert record.__dict__["event"] == kind.__name__
-            for item in dataclasses.fields(kind):
+            for item in (item for item in dataclasses.fields(kind) if item.repr):
                 assert record.__dict__[f"event_{item.name}"] == getattr(example(kind), item.name)
 
     @pytest.mark.parametrize(

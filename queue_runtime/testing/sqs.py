@@ -15,9 +15,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-import boto3.session
-
 from queue_runtime.errors import MissingExtra, QueueError
+
+try:
+    import boto3.session
+except ModuleNotFoundError as exc:
+    raise MissingExtra("queue_runtime.testing.sqs needs boto3; pip install 'queue_runtime[sqs]'") from exc
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

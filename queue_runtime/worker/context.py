@@ -18,7 +18,7 @@ from queue_runtime.runtime import Runtime
 from queue_runtime.scheduler import Timer
 from queue_runtime.settling import dead_letter_info
 from queue_runtime.worker.attempts import Attempts
-from queue_runtime.worker.handling import PlainHandler
+from queue_runtime.worker.handling import PlainHandler, Reject, Retry
 from queue_runtime.worker.in_hand import InHand, Run
 from queue_runtime.worker.verdict import (
     Done,
@@ -208,5 +208,7 @@ class Context:
                 error=type(error).__name__,
                 text=text_of(error),
                 delay=decision.delay if isinstance(decision, RetryIn) else None,
+                # What a handler asks for is no failure to trace.
+                exception=None if isinstance(error, Retry | Reject) else error,
             )
         )

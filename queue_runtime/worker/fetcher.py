@@ -11,7 +11,7 @@ from datetime import datetime
 
 from queue_runtime import receiving
 from queue_runtime.errors import CircuitOpen, Closed, QueueError
-from queue_runtime.events import FetchFailed
+from queue_runtime.events import FetchFailed, WorkerWarned
 from queue_runtime.message import ReceivedMessage
 from queue_runtime.provider import Abandon
 from queue_runtime.retry import backoff
@@ -21,6 +21,14 @@ from queue_runtime.worker.message_run import MessageRun
 from queue_runtime.worker.session_run import SessionRun
 
 log = logging.getLogger("queue_runtime")
+
+NO_ORDER = (
+    "messages with a session id come from a queue that keeps no order: those of one session are handled one "
+    "at a time here, but not always in order; where order matters use a queue with sessions (SQS: FIFO)"
+)
+
+REST = 0.25
+"""Seconds between two questions to a broker that has nothing, where the question itself waits for less."""
 
 
 class Fetcher:
@@ -34,6 +42,7 @@ class Fetcher:
         self._context = context
         self._sessions = sessions
         self._wait = wait
+        self._told_no_order = False
         self.thread = threading.Thread(
             target=self._run, name=f"queue_runtime-fetch-{context.queue}", daemon=True
         )
@@ -62,6 +71,8 @@ class Fetcher:
                     self._context.in_hand.put_back(permits - taken)
                 if not taken and not failures:
                     self._context.in_hand.found_nothing(moves)
+                    if self._wait < REST:  # the question did not wait, so this does
+                        self._context.in_hand.rest(moves, REST)
         finally:
             self._context.in_hand.fetcher_lives(False)
 
@@ -92,6 +103,9 @@ class Fetcher:
         return started
 
     def _start_messages(self, messages: Sequence[ReceivedMessage]) -> int:
+        if not self._told_no_order and any(message.session_id is not None for message in messages):
+            self._told_no_order = True
+            self._context.runtime.events(WorkerWarned(queue=self._context.queue, text=NO_ORDER))
         refused = [
             Abandon(message.delivery)
             for message in messages

@@ -53,7 +53,10 @@ def entry_point(handler: Callable[..., object], payload: type[Any] | None) -> Pl
             "write a plain function, or wrap it: lambda message: asyncio.run(handler(message))"
         )
     if payload is not None:
+        if not isinstance(payload, type):
+            raise ConfigurationError(f"payload must be a class, it is {payload!r}")
         payloads.check_type(payload)
+    _check_signature(handler, payload)
 
     def enter(message: ReceivedMessage) -> object:
         result = handler(message) if payload is None else handler(message.payload(payload), message)
@@ -61,11 +64,28 @@ def entry_point(handler: Callable[..., object], payload: type[Any] | None) -> Pl
             if inspect.iscoroutine(result):
                 result.close()
             raise ConfigurationError(
-                f"handler {_name(handler)} returned something to await: nothing was done"
+                f"handler {_name(handler)} returned something to await, and nothing was done; wrap it: "
+                "lambda message: asyncio.run(handler(message))"
             )
         return None
 
     return enter
+
+
+def _check_signature(handler: Callable[..., object], payload: type[Any] | None) -> None:
+    """A handler that cannot be called so would send every message of its queue to the dead letters."""
+    given = ("message",) if payload is None else ("payload", "message")
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):
+        return  # a builtin may not tell
+    try:
+        signature.bind(*given)
+    except TypeError as exc:
+        raise ConfigurationError(
+            f"handler {_name(handler)}{signature} cannot be called with ({', '.join(given)}): {exc}; without "
+            "payload= a handler takes the message, with payload=TheClass the payload and the message"
+        ) from None
 
 
 def _name(handler: Callable[..., object]) -> str:

@@ -9,6 +9,9 @@ from typing import Protocol
 
 from queue_runtime.clock import Clock
 
+ROUNDED_UP = 1.0
+"""Seconds by which a delay may be longer than it was asked for: SQS takes whole ones."""
+
 
 class Run(Protocol):
     """One message outside sessions, or one session, on its way through the worker."""
@@ -95,6 +98,11 @@ class InHand:
                 self._idle = True
                 self._changed.notify_all()
 
+    def rest(self, moves: int, seconds: float) -> None:
+        """Wait for a change since `moves` was *moves*, or that the worker stops, at most so long."""
+        with self._changed:
+            self._clock.wait_for(self._changed, lambda: self._stopping or self._moves != moves, seconds)
+
     # The runs' side.
 
     def begin(self, run: Run) -> bool:
@@ -126,9 +134,9 @@ class InHand:
             setattr(self._tally, what, getattr(self._tally, what) + number)
 
     def retry_due(self, when: float) -> None:
-        """A message that was given back comes again at *when*, not earlier."""
+        """A message that was given back comes again at *when*, or a little later: brokers round up."""
         with self._changed:
-            self._retries_due = max(self._retries_due, when)
+            self._retries_due = max(self._retries_due, when + ROUNDED_UP)
 
     @property
     def stopping(self) -> bool:

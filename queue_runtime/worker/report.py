@@ -35,6 +35,10 @@ class WorkerStatus:
 class StopReport:
     """How a worker stopped. Nothing of it is lost: what was not finished is delivered again."""
 
+    completed: int
+    """Messages whose handler returned, since the worker started."""
+    dead_lettered: int
+    """Messages that went to the dead-letter queue, since the worker started."""
     finished: int
     """Messages completed or dead-lettered after the stop was asked for."""
     released: int
@@ -47,4 +51,6 @@ class StopReport:
     """Threads that had not ended: stuck handlers, or a long poll that cannot be woken."""
 
 
-NOTHING_TO_STOP = StopReport(finished=0, released=0, overdue=0, unknown=0, threads_left=())
+NOTHING_TO_STOP = StopReport(
+    completed=0, dead_lettered=0, finished=0, released=0, overdue=0, unknown=0, threads_left=()
+)

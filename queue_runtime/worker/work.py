@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from queue_runtime.worker.context import Context
 from queue_runtime.worker.fetcher import Fetcher
 from queue_runtime.worker.in_hand import Tally
 from queue_runtime.worker.report import NOTHING_TO_STOP, State, StopReport, WorkerStatus
+
+log = logging.getLogger("queue_runtime")
 
 LOOK = 0.2
 """Seconds between two looks at whether a signal has come: a signal handler must not take a lock."""
@@ -99,6 +102,12 @@ class Work:
         self._runtime.executor.give_up(self.in_hand.handler_threads())
         # A poll that can be woken has ended by now. One that cannot may outlive this, and its messages are
         # released when it ends; but not in a process that is gone by then.
+        if hurry is not None and self._fetcher.thread.is_alive():
+            log.warning(
+                "stopping: waiting up to %.0f s for the last poll of queue %r; a second signal ends the wait",
+                max(0.0, end - clock.monotonic()),
+                self._context.queue,
+            )
         poll_end = end if hurry is not None else min(end, clock.monotonic() + LOOK)
         if self._wait(lambda: not self.in_hand.has_fetcher(), poll_end, hurry):
             self._fetcher.thread.join()
@@ -120,6 +129,8 @@ class Work:
         stuck = self.in_hand.handler_threads()
         poll = [self._fetcher.thread.name] if self._fetcher.thread.is_alive() else []
         return StopReport(
+            completed=now.completed,
+            dead_lettered=now.dead_lettered,
             finished=now.completed + now.dead_lettered - before.completed - before.dead_lettered,
             released=now.released - before.released,
             overdue=overdue,

@@ -91,12 +91,20 @@ class Worker:
         poll: float = POLL,
     ) -> None:
         check_queue(queue)
-        if concurrency < 1:
-            raise ConfigurationError(f"concurrency must be at least 1, it is {concurrency}", queue=queue)
+        if not isinstance(concurrency, int) or concurrency < 1:
+            raise ConfigurationError(
+                f"concurrency must be a whole number from 1 on, it is {concurrency!r}", queue=queue
+            )
         if not 0 <= session_idle < float("inf"):
             raise ConfigurationError(f"session_idle must be seconds from 0 on, it is {session_idle!r}")
         if not 0 < poll < float("inf"):
             raise ConfigurationError(f"poll must be seconds above 0, it is {poll!r}")
+        if not isinstance(client, QueueClient):
+            raise ConfigurationError(
+                f"client must be a QueueClient, as connect(URL) makes it, not {client!r}"
+            )
+        if policy is not None and not isinstance(policy, HandlerPolicy):
+            raise ConfigurationError(f"policy must be a HandlerPolicy(...), it is {policy!r}", queue=queue)
         self._client = client
         self._queue = queue
         self._enter = entry_point(handler, payload)
@@ -126,6 +134,7 @@ class Worker:
 
         It is idle when nothing is in hand, no message it gave back is still to come, and the broker has had
         nothing for *wait* seconds. (Real SQS wants a *wait* of 1 or more: a shorter poll may miss messages.)
+        Backoffs are waited for on the client's clock: with a `FakeClock` another thread must advance it.
         """
         self._signals = 0
         self._start(poll=wait, session_idle=min(wait, self._session_idle))

@@ -499,3 +499,40 @@ def test_an_error_says_where_it_happened(
         "describe",
         "memory",
     )
+
+
+class TestWrongThings:
+    def test_what_is_no_message_cannot_be_sent(self, client: QueueClient) -> None:
+        with pytest.raises(InvalidArgument, match=r"not a dict; Message\.of"):
+            client.send("jobs", {"a": 1})  # type: ignore[arg-type]
+
+    def test_a_batch_of_one_may_be_the_message_itself(self, client: QueueClient) -> None:
+        message = Message.of("x")
+
+        assert client.send_batch("jobs", message) == [message.id]  # type: ignore[arg-type]
+
+    def test_what_was_not_received_cannot_be_settled(self, client: QueueClient) -> None:
+        with pytest.raises(InvalidArgument, match="received"):
+            client.complete(Message.of("x"))  # type: ignore[arg-type]
+
+    def test_a_number_is_no_target(self) -> None:
+        with pytest.raises(ConfigurationError, match="not a int"):
+            connect(5)  # type: ignore[arg-type]
+
+    def test_a_name_is_no_strategy(self) -> None:
+        with pytest.raises(ConfigurationError, match="strategy must be a function"):
+            connect("memory://", strategy="pull_request")  # type: ignore[arg-type]
+
+    def test_a_queues_url_is_no_target(self) -> None:
+        with pytest.raises(ConfigurationError, match="https is no provider"):
+            connect("https://sqs.eu-west-1.amazonaws.com/1/jobs")
+
+    def test_a_message_that_is_refused_says_where(self, client: QueueClient) -> None:
+        with pytest.raises(QueueError) as caught:
+            client.send("jobs", Message.of("x", attributes={f"a{n}": "x" for n in range(20)}))
+
+        assert (caught.value.queue, caught.value.operation, caught.value.provider) == (
+            "jobs",
+            "send",
+            "memory",
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,8 @@ from queue_runtime import (
     Message,
     QueueClient,
     ReceivedMessage,
+    Reject,
+    Retry,
     SessionExecutor,
     Worker,
     connect,
@@ -213,3 +216,78 @@ def test_an_injected_executor_runs_the_handlers_and_is_left_open(clock: FakeCloc
 
         assert names == ["mine-1"]
         assert executor.submit(lambda: "still open").result(SOON) == "still open"
+
+
+class TestWhatCannotBeAWorker:
+    @pytest.mark.parametrize(
+        ("arguments", "text"),
+        [
+            ({"policy": {"max_attempts": 2}}, "policy must be a HandlerPolicy"),
+            ({"payload": "Job"}, "payload must be a class"),
+            ({"concurrency": "4"}, "concurrency must be a whole number"),
+            ({"poll": 0.0}, "poll must be seconds above 0"),
+            ({"session_idle": -1.0}, "session_idle must be seconds from 0 on"),
+        ],
+    )
+    def test_a_wrong_option_is_refused_by_name(
+        self, client: QueueClient, desk: Desk, arguments: dict[str, Any], text: str
+    ) -> None:
+        with pytest.raises(ConfigurationError, match=text):
+            Worker(client, "plain", desk, **arguments)
+
+    @pytest.mark.parametrize(
+        ("handler", "payload"),
+        [
+            (lambda: None, None),
+            (lambda job, message: None, None),
+            (lambda message: None, Job),
+        ],
+    )
+    def test_a_handler_that_could_not_be_called_is_refused(
+        self, client: QueueClient, handler: Any, payload: Any
+    ) -> None:
+        with pytest.raises(ConfigurationError, match="cannot be called with"):
+            Worker(client, "plain", handler, payload=payload)
+
+    def test_a_handler_that_does_not_tell_how_it_is_called_is_taken(self, client: QueueClient) -> None:
+        Worker(client, "plain", print)
+
+    def test_a_url_is_no_client(self, desk: Desk) -> None:
+        with pytest.raises(ConfigurationError, match="client must be a QueueClient"):
+            Worker(URL, "plain", desk)  # type: ignore[call-overload]
+
+
+def test_run_until_idle_asks_seldom_while_it_waits_for_a_retry(desk: Desk) -> None:
+    script = Script()
+    desk.fail["a1"] = [Retry(0.5)]
+    with scripted(script, URL) as client:
+        send(client, "plain", "a1")
+        report = Worker(client, "plain", desk).run_until_idle()
+
+    assert desk.calls == [("a1", 1), ("a1", 2)]
+    assert (report.completed, report.dead_lettered) == (1, 0)
+    assert len(script.calls("receive")) < 15
+
+
+def test_sessions_on_a_queue_that_keeps_no_order_are_warned_of_once(
+    client: QueueClient, desk: Desk, events: list[Event]
+) -> None:
+    send(client, "plain", "a1", "a2", "b1")
+
+    Worker(client, "plain", desk).run_until_idle()
+
+    (told,) = of(events, WorkerWarned)
+    assert "keeps no order" in str(told)
+
+
+def test_a_failing_handlers_traceback_is_in_the_log(
+    client: QueueClient, desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk.fail["a1"] = [ValueError("no such branch")]
+    desk.fail["b1"] = [Reject("Spam")]
+    send(client, "sessions", "a1", "b1")
+
+    Worker(client, "sessions", desk, policy=HandlerPolicy(max_attempts=1)).run_until_idle()
+
+    assert caplog.text.count("Traceback") == 1
+    assert "ValueError: no such branch" in caplog.text
