@@ -46,7 +46,7 @@ def test_the_worker_is_a_plain_script_that_ends_well_when_it_is_told_to(
 
     assert handled
     assert process.returncode == 0
-    assert last.startswith("StopReport(finished=")
+    assert last.startswith("StopReport(completed=1, ")
 
 
 def test_the_demo_keeps_every_promise_on_sqs(
