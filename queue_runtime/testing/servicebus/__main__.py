@@ -1,0 +1,75 @@
+"""Starts the local Service Bus from the command line: ``python -m queue_runtime.testing.servicebus``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import ssl
+import sys
+
+from queue_runtime.testing.servicebus.control import ControlServer
+from queue_runtime.testing.servicebus.namespace import Namespace
+from queue_runtime.testing.servicebus.server import Server
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until SIGTERM or Ctrl-C. When ready it says where: ``{"port": N, "control_port": M}``."""
+    options = _parser().parse_args(arguments)
+    if (options.tls_cert is None) != (options.tls_key is None):
+        sys.stderr.write("--tls-cert and --tls-key go together\n")
+        return 2
+    try:
+        asyncio.run(_serve(options))
+    except OSError as exc:
+        sys.stderr.write(f"cannot serve: {exc}\n")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m queue_runtime.testing.servicebus",
+        description="A small Service Bus for tests and local runs: AMQP 1.0, in memory, gone when it stops.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="where AMQP is served (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="of AMQP; 0, the default, picks a free one")
+    parser.add_argument(
+        "--control-port", type=int, default=0, help="of HTTP on 127.0.0.1; 0, the default, picks a free one"
+    )
+    parser.add_argument("--tls-cert", metavar="FILE", help="serve TLS with this certificate (PEM)")
+    parser.add_argument("--tls-key", metavar="FILE", help="and this key (PEM)")
+    parser.add_argument("--sas-key", metavar="KEY", help="take only SAS tokens signed with it, and JWTs")
+    return parser
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    context = None
+    if options.tls_cert is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(options.tls_cert, options.tls_key)
+    namespace = Namespace()
+    server = Server(
+        namespace, host=options.host, port=options.port, ssl_context=context, sas_key=options.sas_key
+    )
+    control = ControlServer(namespace, server)
+    port = await server.start()
+    try:
+        control_port = await control.start(options.control_port)
+        try:
+            sys.stdout.write(json.dumps({"port": port, "control_port": control_port}) + "\n")
+            sys.stdout.flush()
+            await stopping.wait()
+        finally:
+            await control.stop()
+    finally:
+        await server.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
