@@ -270,6 +270,8 @@ def test_capabilities_differ_between_standard_and_fifo(provider: AwsSqsClient) -
 
 def test_what_sqs_cannot_do_is_refused_with_the_way_out(provider: AwsSqsClient) -> None:
     with pytest.raises(errors.UnsupportedOperation, match="receive"):
-        provider.accept_session("events.fifo", 0)
+        provider.accept_sessions("events.fifo", 1, 0)
+    with pytest.raises(errors.UnsupportedOperation, match="receive"):
+        provider.accept_session("events.fifo", "a-session")
     with pytest.raises(errors.UnsupportedOperation, match="receive"):
         provider.peek("jobs", 1)
