@@ -1,9 +1,11 @@
 # Everything starts here. Needed beforehand: make, and Python 3.11 or newer with venv.
 #
-#   make demo [PROVIDER=sqs|memory] [ARGS=...]   the main job on real input, closing with a table
+#   make demo [PROVIDER=sqs|servicebus|memory|all] [ARGS=...]
+#                                                the main job on real input, closing with a table
 #   make test [ARGS=...]                         the tests (ARGS go to pytest)
 #   make check                                   format, lint, types, import arrows
-#   make conformance                             the provider contract, on memory and on SQS endpoints
+#   make conformance [ARGS=...]                  the provider contract, on memory, SQS and Service Bus
+#   make broker-check [ARGS=...]                 the local Service Bus under Microsoft's own tests of the SDK
 #   make format                                  write what `check` would ask for
 #   make package                                 install as a user would, in fresh environments
 #   make lock                                    write .ci/constraints.txt anew
@@ -13,6 +15,8 @@
 
 PROVIDER ?= sqs
 ARGS ?=
+# Tests run beside each other: most of their time they wait for sockets and for whole seconds to pass.
+WORKERS ?= 8
 VENV ?= .venv
 PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	if $$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$each; break; fi; done)
@@ -20,16 +24,19 @@ PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 BIN = $(VENV)/bin
 CHECKS = check-format check-lint check-types check-arrows
 
-.PHONY: demo test conformance check $(CHECKS) format package lock clean ready
+.PHONY: demo test conformance broker-check check $(CHECKS) format package lock clean ready
 
 demo: $(VENV)/ready
 	@"$(BIN)/python" examples/github_bot/demo.py --provider $(PROVIDER) $(ARGS)
 
 test: $(VENV)/ready
-	@"$(BIN)/python" -m pytest $(ARGS)
+	@"$(BIN)/python" -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 conformance: $(VENV)/ready
-	@"$(BIN)/python" -m pytest tests/conformance $(ARGS)
+	@"$(BIN)/python" -m pytest -n $(WORKERS) --dist loadgroup tests/conformance $(ARGS)
+
+broker-check: $(VENV)/ready
+	@"$(BIN)/python" -m tests.microsoft.run --cache "$(VENV)/broker-check" $(ARGS)
 
 check: $(CHECKS)
 

@@ -23,6 +23,7 @@ from queue_runtime.errors import (
     OutcomeUnknown,
     QueueError,
     SessionLeaseLost,
+    SessionNotAvailable,
 )
 from queue_runtime.executor import SessionExecutor
 from queue_runtime.message import (
@@ -35,6 +36,7 @@ from queue_runtime.message import (
 )
 from queue_runtime.provider import Capabilities, QueueDescription
 from queue_runtime.retry import RetryPolicy
+from queue_runtime.scheduled import ScheduledMessage
 from queue_runtime.session_client import SessionClient
 from queue_runtime.strategies import SessionStrategy
 from queue_runtime.worker import HandlerPolicy, Reject, Retry, StopReport, Worker, WorkerStatus
@@ -63,9 +65,11 @@ __all__ = [
     "Reject",
     "Retry",
     "RetryPolicy",
+    "ScheduledMessage",
     "SessionClient",
     "SessionExecutor",
     "SessionLeaseLost",
+    "SessionNotAvailable",
     "SessionStrategy",
     "StopReport",
     "Worker",

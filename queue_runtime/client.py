@@ -6,11 +6,12 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, overload
 from weakref import WeakSet
 
-from queue_runtime import receiving, settling
+from queue_runtime import receiving, scheduled, settling
 from queue_runtime.clock import Clock, SystemClock
 from queue_runtime.config import ClientSettings, parse_url
 from queue_runtime.deadletter import DeadLetters
@@ -20,10 +21,11 @@ from queue_runtime.errors import (
     ConfigurationError,
     InvalidArgument,
     QueueError,
+    UnsupportedOperation,
 )
 from queue_runtime.events import Events, Listener
 from queue_runtime.executor import SessionExecutor
-from queue_runtime.message import Message, ReceivedMessage, check_queue
+from queue_runtime.message import Message, ReceivedMessage, check_id, check_queue
 from queue_runtime.provider import (
     Abandon,
     Complete,
@@ -33,6 +35,7 @@ from queue_runtime.provider import (
 )
 from queue_runtime.registry import find
 from queue_runtime.runtime import Runtime
+from queue_runtime.scheduled import ScheduledMessage
 from queue_runtime.sending import send
 from queue_runtime.session_client import SessionClient, check_question
 from queue_runtime.strategies import SessionStrategy, no_session
@@ -54,14 +57,16 @@ def connect(
     listeners: Sequence[Listener] = (),
     clock: Clock | None = None,
     executor: SessionExecutor | None = None,
+    credential: object | None = None,
 ) -> QueueClient:
     """Make a client of the broker that *target* names; it does not connect before its first call.
 
     *target* is a URL (``sqs://eu-west-1``, ``memory://?queues=events:sessions``), settings, or None for the
     URL in the environment variable ``QUEUE_RUNTIME_URL``. *strategy* gives messages without a session id
     one. *listeners* hear of every event. *clock* and *executor* are for tests, and for programs that want
-    to share a pool (a forked child gets a pool of its own). Raises `ConfigurationError` (`ProviderNotFound`,
-    `MissingExtra`) at once for what cannot work.
+    to share a pool (a forked child gets a pool of its own). *credential* is an object of the SDK's that says
+    who we are, for providers that take one (Service Bus: any ``TokenCredential``). Raises
+    `ConfigurationError` (`ProviderNotFound`, `MissingExtra`) at once for what cannot work.
     """
     if target is None:
         target = os.environ.get(URL_VARIABLE, "")
@@ -73,6 +78,8 @@ def connect(
     settings = parse_url(target) if isinstance(target, str) else target
     if not isinstance(settings, ClientSettings):
         raise ConfigurationError(f"connect takes a URL or ClientSettings, not a {type(settings).__name__}")
+    if credential is not None:
+        settings = replace(settings, provider=replace(settings.provider, credential=credential))
     if not callable(strategy):
         raise ConfigurationError(
             f"strategy must be a function from a Message to a session id or None, it is {strategy!r}"
@@ -137,6 +144,25 @@ class QueueClient:
         BatchFailed.raise_for(f"send to {queue!r}", outcomes, queue=queue, operation="send")
         return [message.id for message in batch]
 
+    def schedule(self, queue: str, message: Message) -> ScheduledMessage:
+        """Send one message that has a delay; what is returned is for `cancel`.
+
+        Raises as `send` does; `InvalidArgument` if it has no delay, and `UnsupportedOperation` if the queue
+        cannot take a message back (`Capabilities.cancel`). After `OutcomeUnknown` it may come all the same.
+        """
+        return scheduled.schedule(self.runtime_for(queue), queue, message, self._strategy)
+
+    def cancel(self, message: ScheduledMessage) -> None:
+        """Take back a message that is not due yet. Returns when the broker has agreed.
+
+        Raises `InvalidReceipt` if it is due, or was cancelled before.
+        """
+        if not isinstance(message, ScheduledMessage):
+            raise InvalidArgument(
+                f"cancel takes what schedule returned, not a {type(message).__name__}", operation="cancel"
+            )
+        scheduled.cancel(self.runtime_for(message.queue), message)
+
     def receive(
         self, queue: str, *, max_messages: int = 1, wait: float = 0.0, lease: float | None = None
     ) -> list[ReceivedMessage]:
@@ -145,12 +171,13 @@ class QueueClient:
         Each is held for *lease* seconds (None: as long as the queue says); `keep_alive` or `renew` makes it
         longer. One call brings at most what the broker gives at once (SQS: ten). On SQS whole seconds are
         waited; a *wait* below one is a short poll, which may miss messages. Raises `UnsupportedOperation`
-        on a queue with sessions.
+        on a queue with sessions, and for a *lease* where only the queue says how long one is
+        (`Capabilities.chosen_lease`; Service Bus).
         """
         check_question(max_messages, wait)
         runtime = self.runtime_for(queue)
         target = runtime.target(queue)
-        _check_lease(runtime, queue, lease)
+        _check_lease(runtime, queue, lease, "receive")
         return self._within(
             wait,
             lambda left: runtime.retrying(
@@ -189,11 +216,12 @@ class QueueClient:
     def renew(self, messages: Messages, *, lease: float | None = None) -> None:
         """Hold messages for another *lease* seconds (None: as long as each was received for).
 
-        Raises `LeaseLost` or `InvalidReceipt`; for several messages `BatchFailed`.
+        Raises `LeaseLost` or `InvalidReceipt`; for several messages `BatchFailed`; `UnsupportedOperation` for
+        a *lease* where only the queue says how long one is.
         """
 
         def act(runtime: Runtime, mine: Sequence[ReceivedMessage]) -> Sequence[QueueError | None]:
-            _check_lease(runtime, mine[0].queue, lease)
+            _check_lease(runtime, mine[0].queue, lease, "renew")
             return settling.renew(runtime, runtime, mine, lease)
 
         self._each_queue("renew", messages, act)
@@ -217,13 +245,27 @@ class QueueClient:
                 for message in mine:
                     runtime.leases.forget(message.lease)
 
-    def accept_session(self, queue: str, *, wait: float = 0.0) -> SessionClient | None:
+    @overload
+    def accept_session(
+        self, queue: str, *, session_id: None = None, wait: float = 0.0
+    ) -> SessionClient | None: ...
+
+    @overload
+    def accept_session(self, queue: str, *, session_id: str, wait: float = 0.0) -> SessionClient: ...
+
+    def accept_session(
+        self, queue: str, *, session_id: str | None = None, wait: float = 0.0
+    ) -> SessionClient | None:
         """Hold the next free session that has messages, or None after *wait* seconds.
 
-        Raises `UnsupportedOperation` on a queue without sessions.
+        With *session_id* it is that one, with messages or without; if another still holds it after *wait*
+        seconds, in which it is asked for about twice a second, `SessionNotAvailable` is raised. Raises
+        `UnsupportedOperation` on a queue without sessions, and for a *session_id* on SQS.
         """
         check_question(1, wait)
         runtime = self.runtime_for(queue)
+        if session_id is not None:
+            return receiving.accept_by_id(runtime, queue, check_id(session_id, "session_id"), wait)
         found = self._within(
             wait,
             lambda left: runtime.retrying(
@@ -338,13 +380,21 @@ class QueueClient:
         settling.raise_failed(operation, chosen, [errors[i] for i in range(len(chosen))])
 
 
-def _check_lease(runtime: Runtime, queue: str, lease: float | None) -> None:
+def _check_lease(runtime: Runtime, queue: str, lease: float | None, operation: str) -> None:
     if lease is None:
         return
-    longest = runtime.capabilities(runtime.target(queue)).max_lease
-    if not 0 < lease <= longest:
+    capabilities = runtime.capabilities(runtime.target(queue))
+    if not capabilities.chosen_lease:
+        raise UnsupportedOperation(
+            f"a lease on queue {queue!r} lasts for the queue's own lock duration, not for {lease!r} s; leave "
+            "lease= out, and change it on the queue; keep_alive holds a message for longer",
+            queue=queue,
+            operation=operation,
+        )
+    if not 0 < lease <= capabilities.max_lease:
         raise InvalidArgument(
-            f"lease must be seconds above 0 and at most {longest:g}, it is {lease!r}", queue=queue
+            f"lease must be seconds above 0 and at most {capabilities.max_lease:g}, it is {lease!r}",
+            queue=queue,
         )
 
 

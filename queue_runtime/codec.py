@@ -75,8 +75,8 @@ def encode_text(
     if packed:
         ours["attrs"] = packed
     if dead_letter is not None:
-        ours["dl"] = _written_info(dead_letter)
-    return TextMessage(text, {**plain, RESERVED_ATTRIBUTE: _compact(ours)})
+        ours["dl"] = written_info(dead_letter)
+    return TextMessage(text, {**plain, RESERVED_ATTRIBUTE: compact(ours)})
 
 
 def decode_text(
@@ -93,7 +93,7 @@ def decode_text(
     says why in `Decoded.problem`. *session_id* is the broker's, used where the message names none.
     """
     user = {name: value for name, value in attributes.items() if name != RESERVED_ATTRIBUTE}
-    ours, problem = _read_ours(attributes.get(RESERVED_ATTRIBUTE))
+    ours, problem = read_ours(attributes.get(RESERVED_ATTRIBUTE))
     raw = body.encode("utf-8", "surrogatepass")
     if ours.get("enc") == "empty":
         raw = b""
@@ -114,7 +114,7 @@ def decode_text(
     except Exception as exc:  # names of another tool's that ours would refuse: show the message all the same
         problem = problem or f"it has a name that is not portable: {exc}"
         message = Message(body=raw, id=fallback_id, session_id=session_id)
-    return Decoded(message, _read_info(ours.get("dl")), problem)
+    return Decoded(message, read_info(ours.get("dl")), problem)
 
 
 def short_id(value: str, *, limit: int, legal: re.Pattern[str], prefix: str = "q-") -> str:
@@ -132,12 +132,14 @@ def _legal_text(body: bytes) -> str | None:
     return None if _ILLEGAL.search(text) else text
 
 
-def _compact(ours: Mapping[str, Any]) -> str:
+def compact(ours: Mapping[str, Any]) -> str:
+    """JSON for the reserved attribute."""
     # ASCII: \u escapes keep what XML forbids out of the attribute.
     return json.dumps(ours, separators=(",", ":"))
 
 
-def _read_ours(text: str | None) -> tuple[dict[str, Any], str | None]:
+def read_ours(text: str | None) -> tuple[dict[str, Any], str | None]:
+    """What the reserved attribute holds, and why it cannot be read if it cannot."""
     if text is None:
         return {}, None
     try:
@@ -149,15 +151,19 @@ def _read_ours(text: str | None) -> tuple[dict[str, Any], str | None]:
     return value, None
 
 
-def _written_info(info: DeadLetterInfo) -> dict[str, Any]:
+def written_info(info: DeadLetterInfo) -> dict[str, Any]:
+    """*info* for JSON, without what is not known."""
     known = {name: value for name, value in asdict(info).items() if value is not None}
     if info.first_seen_at is not None:
         known["first_seen_at"] = info.first_seen_at.isoformat()
     return known
 
 
-def _read_info(value: Any) -> DeadLetterInfo | None:
-    """A forged or foreign record loses the fields that have the wrong type; it harms only itself."""
+def read_info(value: Any) -> DeadLetterInfo | None:
+    """What `written_info` wrote; None if it is nothing of the kind.
+
+    A forged or foreign record loses the fields that have the wrong type; it harms only itself.
+    """
     if not isinstance(value, dict) or not isinstance(value.get("reason"), str):
         return None
     numbers = {"attempts", "sequence"}

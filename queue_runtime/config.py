@@ -27,6 +27,8 @@ class ProviderSettings:
     location: str = ""
     """What stands after ``provider://``: a region, a namespace, the name of a memory broker."""
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    credential: object | None = field(default=None, repr=False)
+    """An object of the SDK's that says who we are, from code (Azure: any `TokenCredential`)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
@@ -40,6 +42,15 @@ class ProviderSettings:
                     f"and {QUEUE_PREFIX}NAME for logical queue names",
                     provider=self.provider,
                 )
+
+    def refuse_credential(self) -> None:
+        """Raise `ConfigurationError` if there is a credential; for a provider that takes none."""
+        if self.credential is not None:
+            raise ConfigurationError(
+                f"{self.provider}: it takes no credential object (a {type(self.credential).__name__} was "
+                "given); leave credential= out",
+                provider=self.provider,
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

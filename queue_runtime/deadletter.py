@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from queue_runtime.errors import BatchFailed, InvalidArgument, Outcome, QueueError, UnsupportedOperation
@@ -20,8 +21,12 @@ MOST_HELD = 10_000
 has 20,000 of a FIFO queue in flight at most.
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-queues.html"""
 
+PAGE = 100
+"""Dead letters that one request looks at."""
+
 LOOK = 30.0
-"""Seconds that a dead letter is hidden from others while it is looked at or sent back."""
+"""Seconds that a dead letter is hidden from others while it is looked at or sent back, where that can be
+chosen; after as many no more are taken for one round."""
 
 
 class DeadLetters:
@@ -32,9 +37,16 @@ class DeadLetters:
         self.queue = queue
 
     def count(self) -> int:
-        """How many there are, as the broker tells it: on the clouds up to a minute old."""
+        """How many there are, as the broker tells it: on the clouds up to a minute old.
+
+        Where it does not tell (on Service Bus to credentials that may not manage), they are looked at page by
+        page and counted: one request for each hundred, and no more than those in memory.
+        """
         self._runtime.check_open()
-        found = self._runtime.describe(self._ask_where())
+        dead = self._ask_where()
+        found = self._runtime.describe(dead)
+        if found.active is None or found.leased is None or found.delayed is None:
+            return sum(len(page) for page in self._pages(dead))
         return found.active + found.leased + found.delayed
 
     def list(self, limit: int = 100) -> list[DeadLettered]:
@@ -47,8 +59,7 @@ class DeadLetters:
         _check_limit(limit)
         dead = self._ask_where()
         if self._runtime.capabilities(dead).peek:
-            found = self._runtime.retrying("peek", dead, lambda: self._runtime.provider.peek(dead, limit))
-            return [DeadLettered(delivery) for delivery in found]
+            return [DeadLettered(delivery) for page in self._pages(dead, limit) for delivery in page]
         held = _Holding(self._runtime, dead)
         try:
             return [DeadLettered(delivery) for delivery in held.take(limit)]
@@ -93,6 +104,20 @@ class DeadLetters:
         finally:
             held.release()
         return replayed
+
+    def _pages(self, dead: str, limit: int | None = None) -> Iterator[Sequence[Delivery]]:
+        """Look at all of them, or at the first *limit*, in pieces: a broker may show fewer than asked for."""
+        left = math.inf if limit is None else limit
+        after = 0
+        while left > 0:
+            peek = partial(self._runtime.provider.peek, dead, int(min(PAGE, left)), after=after)
+            page = self._runtime.retrying("peek", dead, peek)
+            yield page
+            places = [delivery.sequence for delivery in page if delivery.sequence is not None]
+            if not places or max(places) <= after:
+                return
+            after = max(places)
+            left -= len(page)
 
     def _send_back(self, held: _Holding, chosen: Sequence[Delivery], before: int) -> None:
         copies = [_copy(delivery) for delivery in chosen]
@@ -143,7 +168,8 @@ class _Holding:
         give_up_at = clock.monotonic() + LOOK  # others may put in as fast as this takes out
         while len(taken) < most and clock.monotonic() < give_up_at:
             want = min(capabilities.max_batch, most - len(taken))
-            receive = partial(self._runtime.provider.receive, self._dead, want, wait, lease=LOOK)
+            lease = LOOK if capabilities.chosen_lease else None
+            receive = partial(self._runtime.provider.receive, self._dead, want, wait, lease=lease)
             arrived = self._runtime.retrying("receive", self._dead, receive)
             if not arrived:
                 break

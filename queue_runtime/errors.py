@@ -153,6 +153,10 @@ class OutcomeUnknown(SettlementError):
     retryable = True
 
 
+class SessionNotAvailable(QueueError):
+    """The session asked for is held by another. (That no session comes is no error.)"""
+
+
 class CircuitOpen(QueueError):
     """The breaker refuses calls to this queue until `retry_at`. Nothing was sent."""
 

@@ -29,7 +29,7 @@ class ProviderCalled(Event):
 
     operation: str
     messages: int
-    """Entries sent, settled or renewed; messages received."""
+    """Entries sent, settled or renewed; messages received; sessions accepted."""
     seconds: float
     error: str | None
     """The class of the error that ended it, None if it was answered."""
@@ -133,6 +133,15 @@ class WorkerWarned(Event):
     text: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionUnmarked(Event):
+    """A worker handles a session without its crash mark: a message of it that ends the process now is not
+    found out by that."""
+
+    session_id: str
+    reason: str
+
+
 Listener = Callable[[Event], object]
 
 _LEVELS: dict[type[Event], int] = {
@@ -140,6 +149,7 @@ _LEVELS: dict[type[Event], int] = {
     MessageCompleted: logging.DEBUG,
     CircuitClosed: logging.INFO,
     RetryScheduled: logging.INFO,
+    SessionUnmarked: logging.INFO,
     HandlerFailed: logging.WARNING,
     FetchFailed: logging.WARNING,
     WorkerWarned: logging.WARNING,

@@ -200,13 +200,21 @@ class GuardedProvider(ProviderClient):
             lambda: self._inner.receive(queue, max_messages, wait, lease=lease, cancelled=cancelled),
         )
 
-    def accept_session(
-        self, queue: str, wait: float, *, cancelled: Cancelled = never
-    ) -> ProviderSession | None:
-        session = self._guard.call(
-            "accept_session", queue, lambda: self._inner.accept_session(queue, wait, cancelled=cancelled)
+    def accept_sessions(
+        self, queue: str, most: int, wait: float, *, cancelled: Cancelled = never
+    ) -> Sequence[ProviderSession]:
+        found = self._guard.call(
+            "accept_session",
+            queue,
+            lambda: self._inner.accept_sessions(queue, most, wait, cancelled=cancelled),
         )
-        return None if session is None else GuardedSession(session, self._guard, queue)
+        return [GuardedSession(session, self._guard, queue) for session in found]
+
+    def accept_session(self, queue: str, session_id: str) -> ProviderSession:
+        session = self._guard.call(
+            "accept_session", queue, lambda: self._inner.accept_session(queue, session_id), count=1
+        )
+        return GuardedSession(session, self._guard, queue)
 
     def settle(self, queue: str, settlements: Sequence[Settlement]) -> Sequence[Outcome[None]]:
         return self._guard.call(
@@ -228,8 +236,18 @@ class GuardedProvider(ProviderClient):
             breaks=False,
         )
 
-    def peek(self, queue: str, max_messages: int) -> Sequence[Delivery]:
-        return self._guard.call("peek", queue, lambda: self._inner.peek(queue, max_messages))
+    def peek(self, queue: str, max_messages: int, *, after: int = 0) -> Sequence[Delivery]:
+        return self._guard.call("peek", queue, lambda: self._inner.peek(queue, max_messages, after=after))
+
+    def schedule(self, queue: str, messages: Sequence[Message]) -> Sequence[Outcome[str]]:
+        return self._guard.call(
+            "schedule", queue, lambda: self._inner.schedule(queue, messages), count=len(messages)
+        )
+
+    def cancel(self, queue: str, receipts: Sequence[str]) -> Sequence[Outcome[None]]:
+        return self._guard.call(
+            "cancel", queue, lambda: self._inner.cancel(queue, receipts), count=len(receipts)
+        )
 
     def wake(self, queue: str) -> None:
         self._inner.wake(queue)
@@ -263,6 +281,12 @@ class GuardedSession(ProviderSession):
 
     def has_unsettled(self) -> bool:
         return self._inner.has_unsettled()
+
+    def get_state(self) -> bytes | None:
+        return self._call("get_state", self._inner.get_state, count=1)
+
+    def set_state(self, state: bytes | None) -> None:
+        self._call("set_state", lambda: self._inner.set_state(state), count=1)
 
     def close(self) -> None:
         self._call("close_session", self._inner.close)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload, runtime_checkable
 from uuid import uuid4
 
 from queue_runtime import payloads
@@ -18,6 +18,7 @@ from queue_runtime.errors import (
     InvalidName,
     LeaseLost,
     SessionLeaseLost,
+    UnsupportedOperation,
 )
 
 T = TypeVar("T")
@@ -365,6 +366,15 @@ class DeadLettered(MessageView):
         return self.delivery.dead_letter or DeadLetterInfo(reason="Unknown")
 
 
+@runtime_checkable
+class HasState(Protocol):
+    """A session in hand, as its messages know it."""
+
+    def get_state(self) -> bytes | None: ...
+
+    def set_state(self, state: bytes | None) -> None: ...
+
+
 class ReceivedMessage(MessageView):
     """A message in hand, held by a lease until it is settled.
 
@@ -390,6 +400,31 @@ class ReceivedMessage(MessageView):
     def receipt(self) -> str:
         """The broker's proof of the hold. It is a key to the message: do not log it."""
         return self.delivery.receipt
+
+    def get_session_state(self) -> bytes | None:
+        """What `set_session_state` has left for this session, here or elsewhere; None: nothing.
+
+        Raises `UnsupportedOperation` outside a session and where sessions have no state
+        (`Capabilities.session_state`), `SessionLeaseLost` if the session is no longer held.
+        """
+        return self._session("get_state").get_state()
+
+    def set_session_state(self, state: bytes | None) -> None:
+        """Leave a few bytes with the session for the handlers of its later messages; None removes them.
+
+        It is written at once, and stays also if the handler then fails. Raises as `get_session_state`.
+        """
+        self._session("set_state").set_state(state)
+
+    def _session(self, operation: str) -> HasState:
+        if isinstance(self.owner, HasState):
+            return self.owner
+        raise UnsupportedOperation(
+            f"message {self.id!r} was received outside a session, so there is no session state; keep it in a "
+            "database of your own",
+            queue=self.queue,
+            operation=operation,
+        )
 
     def __repr__(self) -> str:
         state = self.settled_as or ("lost" if self.lease.lost else "held")

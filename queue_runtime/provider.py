@@ -32,7 +32,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from queue_runtime.errors import Outcome
+from queue_runtime.errors import Outcome, UnsupportedOperation
 from queue_runtime.message import DeadLetterInfo, Delivery, Message
 
 
@@ -59,20 +59,36 @@ class Capabilities:
     """Longest time one hold may last in seconds, renewals included."""
     peek: bool
     """Looking at messages without taking them."""
+    chosen_lease: bool
+    """A receive or a renewal may ask for a lease of its own length; if not, it is always the queue's."""
+    cancel: bool
+    """A message that is not due yet can be taken back: `ProviderClient.schedule` and `cancel`."""
+    copied_delays: bool
+    """An `Abandon` with a delay, outside sessions, replaces the message by a scheduled copy, because the
+    broker has no delay for one that is in hand. A worker holds short delays itself instead."""
+    session_state: bool
+    """A session has a few bytes of its own: `ProviderSession.get_state` and `set_state`."""
+    counts_lost_sessions: bool
+    """A hold on a session that is closed, or ends with its connection, raises the delivery counts of what it
+    had in hand. Where it does not (one that runs out may do so all the same), a message that ends its process
+    leaves no trace, unless the worker marks it in the session's state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueDescription:
-    """A queue as its broker tells it. Counts may be a minute old on the clouds."""
+    """A queue as its broker tells it. Counts may be a minute old on the clouds.
+
+    What the broker does not tell these credentials is None.
+    """
 
     name: str
     """The broker's name for it, or its URL."""
     capabilities: Capabilities
-    active: int
+    active: int | None
     """Messages that a receive could have now."""
-    leased: int
-    delayed: int
-    lease: float
+    leased: int | None
+    delayed: int | None
+    lease: float | None
     """Seconds a hold lasts if nothing else is asked for."""
     dead_letter_queue: str | None
     """A name that can be received from; None: there is no dead-letter queue."""
@@ -152,7 +168,18 @@ class ProviderSession(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let the session go: what is not settled is free at once, in its order. Twice is harmless."""
+        """Let the session go: what is not settled is free at once, in its order. Twice is harmless.
+
+        After an `Abandon` with a delay it is free when that has passed, as far as the provider can see to it.
+        """
+
+    def get_state(self) -> bytes | None:
+        """The session's own bytes; None if there are none. Only with `Capabilities.session_state`."""
+        raise UnsupportedOperation("sessions of this queue have no state; keep it in a database of your own")
+
+    def set_state(self, state: bytes | None) -> None:
+        """Replace the session's own bytes; None removes them. Only with `Capabilities.session_state`."""
+        raise UnsupportedOperation("sessions of this queue have no state; keep it in a database of your own")
 
 
 class ProviderClient(ABC):
@@ -197,12 +224,22 @@ class ProviderClient(ABC):
         """
 
     @abstractmethod
-    def accept_session(
-        self, queue: str, wait: float, *, cancelled: Cancelled = never
-    ) -> ProviderSession | None:
-        """Hold the next free session with messages, or None after *wait*, or when it is *cancelled*.
+    def accept_sessions(
+        self, queue: str, most: int, wait: float, *, cancelled: Cancelled = never
+    ) -> Sequence[ProviderSession]:
+        """Hold up to *most* free sessions with messages, as soon as there is one; none after *wait* seconds,
+        or when it is *cancelled*. Where opening one takes long, several are opened beside each other, and
+        what comes too late for this call is kept a moment for the next.
 
         Only with `sessions="native"`; else it raises `UnsupportedOperation`.
+        """
+
+    @abstractmethod
+    def accept_session(self, queue: str, session_id: str) -> ProviderSession:
+        """Hold this session, whether it has messages or not.
+
+        Raises `SessionNotAvailable` if another holds it. Only with `sessions="native"`; else it raises
+        `UnsupportedOperation`.
         """
 
     @abstractmethod
@@ -219,8 +256,23 @@ class ProviderClient(ABC):
         """
 
     @abstractmethod
-    def peek(self, queue: str, max_messages: int) -> Sequence[Delivery]:
-        """Look at the first messages without taking them. Only with `Capabilities.peek`."""
+    def peek(self, queue: str, max_messages: int, *, after: int = 0) -> Sequence[Delivery]:
+        """Look at the first messages whose sequence is above *after*, without taking them; an empty answer
+        means that there are no more. Only with `Capabilities.peek`."""
+
+    def schedule(self, queue: str, messages: Sequence[Message]) -> Sequence[Outcome[str]]:
+        """Send messages that have a delay; the answers are what `cancel` takes.
+
+        Only with `Capabilities.cancel`.
+        """
+        raise UnsupportedOperation("this queue cannot take a message back; send it with its delay instead")
+
+    def cancel(self, queue: str, receipts: Sequence[str]) -> Sequence[Outcome[None]]:
+        """Take back messages that are not due yet; `InvalidReceipt` for those that are, or are gone.
+
+        Only with `Capabilities.cancel`.
+        """
+        raise UnsupportedOperation("this queue cannot take a message back")
 
     def wake(self, queue: str) -> None:  # noqa: B027  # doing nothing is a right answer
         """Have whoever is blocked on *queue*, or on a session of it, ask whether it is cancelled.

@@ -32,23 +32,37 @@ def send(
 ) -> list[Outcome[str]]:
     """Send *messages* in order; the outcomes hold their ids. Raises before anything is sent if one of them
     cannot be."""
+    began = runtime.clock.monotonic()
+    ready = checked(runtime, queue, messages, strategy, operation="send", since=began)
+    return send_back(runtime, queue, ready, since=began)
+
+
+def checked(
+    runtime: Runtime,
+    queue: str,
+    messages: Sequence[Message],
+    strategy: SessionStrategy,
+    *,
+    operation: str,
+    since: float,
+) -> list[Message]:
+    """*messages*, each in its session. Raises if the queue cannot take one of them."""
     for message in messages:
         if not isinstance(message, Message):
             raise InvalidArgument(
-                f"send takes a Message, not a {type(message).__name__}; Message.of(value) makes one",
+                f"{operation} takes a Message, not a {type(message).__name__}; Message.of(value) makes one",
                 queue=queue,
             )
     target = runtime.target(queue)
-    began = runtime.clock.monotonic()
-    capabilities = runtime.capabilities(target, since=began)
+    capabilities = runtime.capabilities(target, since=since)
     ready = [_in_session(message, strategy) for message in messages]
     for message in ready:
         try:
             _check(runtime, queue, target, capabilities, message)
         except QueueError as exc:
-            exc.locate(queue=queue, operation="send", provider=runtime.provider.name)
+            exc.locate(queue=queue, operation=operation, provider=runtime.provider.name)
             raise
-    return send_back(runtime, queue, ready, since=began)
+    return ready
 
 
 def send_back(
@@ -83,8 +97,6 @@ def _check(runtime: Runtime, queue: str, target: str, capabilities: Capabilities
             raise UnsupportedOperation(
                 f"queue {queue!r} cannot delay a single message (delay={message.delay:g} s); "
                 "send it later, or use a queue without sessions",
-                queue=queue,
-                operation="send",
             )
         raise InvalidMessage(
             f"message {message.id!r}: delay={message.delay:g} s; queue {queue!r} takes at most "

@@ -5,10 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
-from queue_runtime.errors import InvalidArgument, Outcome, OutcomeUnknown, QueueError
+from queue_runtime.errors import (
+    InvalidArgument,
+    Outcome,
+    OutcomeUnknown,
+    QueueError,
+    UnsupportedOperation,
+)
 from queue_runtime.leases import Held
 from queue_runtime.message import Lease, ReceivedMessage
 from queue_runtime.provider import (
@@ -21,6 +28,7 @@ from queue_runtime.provider import (
     never,
 )
 from queue_runtime.runtime import Runtime
+from queue_runtime.session_state import Mark, SessionState, pack, unpack
 from queue_runtime.settling import (
     as_list,
     check_delay,
@@ -29,6 +37,8 @@ from queue_runtime.settling import (
     settle,
     settle_once,
 )
+
+T = TypeVar("T")
 
 
 def check_question(max_messages: int, wait: float) -> None:
@@ -63,6 +73,7 @@ class SessionClient:
         self._lock = threading.Lock()
         # guarded by _lock
         self._closed = False
+        self._state: SessionState | None = None  # as the broker has it; None: not asked for yet
 
     def receive(self, *, max_messages: int = 10, wait: float = 0.0) -> list[ReceivedMessage]:
         """The session's next messages in order; an empty list after *wait* seconds is a normal answer.
@@ -119,6 +130,28 @@ class SessionClient:
         target = self._runtime.target(self.queue)
         self.lease.extend(self._runtime.retrying("renew", target, self._session.renew))
         self._runtime.leases.renewed(self.lease)
+
+    def get_state(self) -> bytes | None:
+        """The session's own bytes, which stay when it is let go; None: there are none.
+
+        Raises `UnsupportedOperation` where sessions have no state (`Capabilities.session_state`; SQS), and
+        `SessionLeaseLost` if the session is no longer held.
+        """
+        return self._ask_for_state("get_state").user
+
+    def set_state(self, state: bytes | None) -> None:
+        """Replace the session's own bytes; None removes them. Returns when the broker has agreed.
+
+        They are stored behind a line that tells them from what other programs write; over what is foreign
+        they are written as they are. Raises as `get_state`, and what the broker says if they are too many
+        (Service Bus: as many as a message may have).
+        """
+        if state is not None and not isinstance(state, bytes):
+            raise InvalidArgument(f"the state of a session is bytes or None, not a {type(state).__name__}")
+        with self._lock:
+            known = self._state
+        known = known or self._ask_for_state("set_state")
+        self._about_state("set_state", lambda: self.write_state(replace(known, user=state)))
 
     def close(self) -> None:
         """Let the session go. What is not settled is free at once, in its order. Twice is harmless.
@@ -185,11 +218,50 @@ class SessionClient:
             for delivery in self._session.receive(max_messages, wait, cancelled=cancelled)
         ]
 
+    def read_state(self) -> SessionState:
+        """Ask the broker for the session's state: one request, no retry."""
+        state = unpack(self._session.get_state())
+        with self._lock:
+            self._state = state
+        return state
+
+    def write_state(self, state: SessionState) -> None:
+        """Have the broker store the session's state: one request, no retry."""
+        try:
+            self._session.set_state(pack(state))
+        except OutcomeUnknown:
+            with self._lock:
+                self._state = None  # it may be the one or the other: whoever needs it asks
+            raise
+        with self._lock:
+            self._state = state
+
+    def rewrite_mark(self, mark: Mark | None) -> None:
+        """Have it stored with this *mark*, beside the user's own bytes as they are by now; no retry."""
+        with self._lock:
+            known = self._state
+        self.write_state(replace(known or self.read_state(), mark=mark))
+
     def settle_once(
         self, messages: Sequence[ReceivedMessage], settlements: Sequence[Settlement]
     ) -> Sequence[Outcome[None]]:
         """One request, no retry."""
         return settle_once(self._runtime.leases, messages, settlements, self._session.settle)
+
+    def _ask_for_state(self, operation: str) -> SessionState:
+        return self._about_state(operation, self.read_state)
+
+    def _about_state(self, operation: str, act: Callable[[], T]) -> T:
+        self._runtime.check_open()
+        self.lease.check()
+        target = self._runtime.target(self.queue)
+        if not self._runtime.capabilities(target).session_state:
+            raise UnsupportedOperation(
+                f"sessions of queue {self.queue!r} have no state; keep it in a database of your own",
+                queue=self.queue,
+                operation=operation,
+            )
+        return self._runtime.retrying(operation, target, act)
 
     def _settle(
         self,

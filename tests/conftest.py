@@ -2,9 +2,7 @@
 
 from hypothesis import settings
 
-from queue_runtime.testing.conformance.report import pytest_terminal_summary
-
-__all__ = ["pytest_terminal_summary"]
+pytest_plugins = ["queue_runtime.testing.conformance.report"]
 
 # A slow example on a busy machine is no finding; pytest's own timeout bounds each test.
 settings.register_profile("unhurried", parent=settings(), deadline=None)

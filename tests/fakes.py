@@ -212,12 +212,17 @@ class ScriptedClient(ProviderClient):
         found: Sequence[Delivery] = self._single("receive", queue, act)
         return found
 
-    def accept_session(
-        self, queue: str, wait: float, *, cancelled: Cancelled = never
-    ) -> ProviderSession | None:
-        act = lambda: self._inner.accept_session(queue, wait, cancelled=cancelled)  # noqa: E731
-        session: ProviderSession | None = self._single("accept_session", queue, act)
-        return None if session is None else ScriptedSession(session, self._script, queue)
+    def accept_sessions(
+        self, queue: str, most: int, wait: float, *, cancelled: Cancelled = never
+    ) -> Sequence[ProviderSession]:
+        act = lambda: self._inner.accept_sessions(queue, most, wait, cancelled=cancelled)  # noqa: E731
+        found: Sequence[ProviderSession] = self._single("accept_sessions", queue, act)
+        return [ScriptedSession(session, self._script, queue) for session in found]
+
+    def accept_session(self, queue: str, session_id: str) -> ProviderSession:
+        act = lambda: self._inner.accept_session(queue, session_id)  # noqa: E731
+        session: ProviderSession = self._single("accept_session", queue, act)
+        return ScriptedSession(session, self._script, queue)
 
     def settle(self, queue: str, settlements: Sequence[Settlement]) -> Sequence[Outcome[None]]:
         ids = [settlement.delivery.message.id for settlement in settlements]
@@ -231,9 +236,17 @@ class ScriptedClient(ProviderClient):
             "renew", queue, ids, deliveries, lambda some: self._inner.renew(queue, some, lease=lease)
         )
 
-    def peek(self, queue: str, max_messages: int) -> Sequence[Delivery]:
-        found: Sequence[Delivery] = self._single("peek", queue, lambda: self._inner.peek(queue, max_messages))
+    def peek(self, queue: str, max_messages: int, *, after: int = 0) -> Sequence[Delivery]:
+        act = lambda: self._inner.peek(queue, max_messages, after=after)  # noqa: E731
+        found: Sequence[Delivery] = self._single("peek", queue, act)
         return found
+
+    def schedule(self, queue: str, messages: Sequence[Message]) -> Sequence[Outcome[str]]:
+        ids = [message.id for message in messages]
+        return self._batch("schedule", queue, ids, messages, lambda some: self._inner.schedule(queue, some))
+
+    def cancel(self, queue: str, receipts: Sequence[str]) -> Sequence[Outcome[None]]:
+        return self._batch("cancel", queue, receipts, receipts, lambda some: self._inner.cancel(queue, some))
 
     def wake(self, queue: str) -> None:
         self._inner.wake(queue)
@@ -279,6 +292,13 @@ class ScriptedSession(ProviderSession):
     def renew(self) -> float:
         until: float = self._single("renew", self._inner.renew)
         return until
+
+    def get_state(self) -> bytes | None:
+        state: bytes | None = self._single("get_state", self._inner.get_state)
+        return state
+
+    def set_state(self, state: bytes | None) -> None:
+        self._single("set_state", lambda: self._inner.set_state(state))
 
     def close(self) -> None:
         self._single("close", self._inner.close)

@@ -31,6 +31,6 @@ def receive(client: InMemoryClient, queue: str, most: int = 10) -> list[str]:
 
 
 def accept(client: InMemoryClient, queue: str = "events") -> ProviderSession:
-    session = client.accept_session(queue, 0.0)
-    assert session is not None
-    return session
+    found = client.accept_sessions(queue, 1, 0.0)
+    assert found
+    return found[0]

@@ -22,6 +22,11 @@ FIFO = Capabilities(
     max_delay=0.0,
     max_lease=43200.0,
     peek=False,
+    chosen_lease=True,
+    cancel=False,
+    copied_delays=False,
+    session_state=False,
+    counts_lost_sessions=True,
 )
 STANDARD = replace(FIFO, sessions="none")
 NATIVE = replace(FIFO, sessions="native", atomic_batch=True)

@@ -157,6 +157,22 @@ class TestSettings:
         assert str(caught.value).startswith("sqs: unknown option 'regoin'; it takes endpoint_url, profile")
         assert SECRET not in everything_said(caught.value)
 
+    def test_keep_a_credential_out_of_their_repr_and_let_a_provider_refuse_it_by_its_class(self) -> None:
+        class Token:
+            def __repr__(self) -> str:
+                return SECRET
+
+        settings = ProviderSettings(provider="sqs", credential=Token())
+        assert SECRET not in repr(settings)
+
+        with pytest.raises(
+            ConfigurationError, match=r"sqs: it takes no credential object \(a Token"
+        ) as caught:
+            settings.refuse_credential()
+
+        assert SECRET not in everything_said(caught.value)
+        ProviderSettings(provider="sqs").refuse_credential()
+
     def test_take_the_options_that_it_knows(self) -> None:
         ProviderSettings(provider="sqs", options={"profile": "x"}).refuse_unknown(frozenset({"profile"}))
 

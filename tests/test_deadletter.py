@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -76,7 +77,7 @@ def buried(client: QueueClient, queue: str) -> list[str]:
     return stored(client, queue + DEAD)
 
 
-def free(client: QueueClient, queue: str) -> int:
+def free(client: QueueClient, queue: str) -> int | None:
     return client.describe(queue + DEAD).active
 
 
@@ -118,6 +119,38 @@ class TestLooking:
         client.receive("jobs" + DEAD)
 
         assert client.dead_letters("jobs").count() == 3
+
+    @pytest.mark.parametrize("client", [True], indirect=True, ids=["can be looked into"])
+    @pytest.mark.parametrize("told", ["active", "leased", "delayed"])
+    def test_counts_page_by_page_where_the_broker_does_not_tell(
+        self, client: QueueClient, script: Script, told: str
+    ) -> None:
+        bury(client, "jobs", *[f"a{n:03}" for n in range(250)])
+        client.receive("jobs" + DEAD)
+        script.always("describe", lambda act: replace(act.run(), **{told: None}))
+
+        assert client.dead_letters("jobs").count() == 250
+        assert len(script.calls("peek")) == 4, "the last one is empty"
+
+    @pytest.mark.parametrize("client", [True], indirect=True, ids=["can be looked into"])
+    def test_goes_on_where_one_request_shows_fewer_than_it_was_asked_for(
+        self, client: QueueClient, script: Script
+    ) -> None:
+        bury(client, "jobs", *[f"a{n:02}" for n in range(25)])
+        script.always("peek", lambda act: act.run()[:7])
+        dead = client.dead_letters("jobs")
+
+        assert [view.id for view in dead.list()] == [f"a{n:02}" for n in range(25)]
+        assert [view.id for view in dead.list(8)] == [f"a{n:02}" for n in range(8)]
+
+    @pytest.mark.parametrize("chosen", [True, False])
+    def test_takes_them_for_a_lease_of_its_own_only_where_it_may(self, script: Script, chosen: bool) -> None:
+        with scripted(script, URL + "&lease=45", chosen_lease=chosen, peek=False) as client:
+            bury(client, "jobs", "a1")
+            with patch.object(client.runtime(), "keep_alive") as kept:
+                assert len(client.dead_letters("jobs").list()) == 1
+
+        assert kept.call_args.args[0].lease.length == (30.0 if chosen else 45.0)
 
     def test_is_tried_again_when_that_may_help(self, client: QueueClient, script: Script) -> None:
         bury(client, "jobs", "a1")

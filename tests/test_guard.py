@@ -82,9 +82,7 @@ def post() -> Post:
 
 def session_of(post: Post) -> ProviderSession:
     post.provider.send("events", [Message(body=b"x", session_id="s")])
-    session = post.provider.accept_session("events", 0.0)
-    assert session is not None
-    return session
+    return post.provider.accept_sessions("events", 1, 0.0)[0]
 
 
 class TestTheBreaker:
@@ -120,12 +118,12 @@ class TestTheBreaker:
         assert post.provider.receive("jobs-in-the-cloud", 1, 0.0) == []
         assert post.provider.describe("jobs-in-the-cloud").active == 0
 
-    @pytest.mark.parametrize("operation", ["describe", "receive", "accept_session", "peek"])
+    @pytest.mark.parametrize("operation", ["describe", "receive", "accept_sessions", "peek"])
     def test_stands_before_every_call_that_begins_new_work(self, post: Post, operation: str) -> None:
         calls: dict[str, Callable[[], object]] = {
             "describe": lambda: post.provider.describe("mails"),
             "receive": lambda: post.provider.receive("mails", 1, 0.0),
-            "accept_session": lambda: post.provider.accept_session("events", 0.0),
+            "accept_sessions": lambda: post.provider.accept_sessions("events", 1, 0.0),
             "peek": lambda: post.provider.peek("mails", 1),
         }
 

@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from queue_runtime.errors import Closed, ConfigurationError, InvalidName, QueueNotFound, UnsupportedOperation
+from queue_runtime.errors import (
+    Closed,
+    ConfigurationError,
+    InvalidName,
+    InvalidReceipt,
+    QueueNotFound,
+    UnsupportedOperation,
+)
 from queue_runtime.message import Message
 from queue_runtime.provider import Complete
 from queue_runtime.providers.memory import InMemoryClient
@@ -159,7 +166,7 @@ class TestAPlainQueue:
         send(client, "jobs", "c1", delay=60.0)
         receive(client, "jobs", 1)
 
-        def counts() -> tuple[int, int, int]:
+        def counts() -> tuple[int | None, ...]:
             found = client.describe("jobs")
             return found.active, found.leased, found.delayed
 
@@ -193,9 +200,41 @@ class TestAPlainQueue:
 
             assert names(waiting.result(REAL)) == ["a1"]
 
+    def test_takes_back_what_is_scheduled_and_not_due(self, client: InMemoryClient, clock: FakeClock) -> None:
+        early, late, gone = (
+            outcome.value or ""
+            for outcome in client.schedule(
+                "jobs",
+                [Message(body=b"", id=n, delay=d) for n, d in (("a1", 10.0), ("b1", 60.0), ("c1", 60.0))],
+            )
+        )
+        assert client.cancel("jobs", [gone])[0].ok
+        clock.advance(10.0)
+
+        answers = client.cancel("jobs", [early, late, gone, "no number"])
+
+        assert [type(answer.error) for answer in answers] == [
+            InvalidReceipt,
+            type(None),
+            InvalidReceipt,
+            InvalidReceipt,
+        ]
+        assert receive(client, "jobs") == ["a1"]
+        clock.advance(50.0)
+        assert receive(client, "jobs") == ["a1"], "its lease ran out; nothing else is there"
+
+    def test_shows_what_is_behind_a_place(self, client: InMemoryClient) -> None:
+        send(client, "jobs", *(f"a{n}" for n in range(5)))
+        first = client.peek("jobs", 2)
+
+        rest = client.peek("jobs", 9, after=first[-1].sequence or 0)
+
+        assert names(first) + names(rest) == [f"a{n}" for n in range(5)]
+        assert client.peek("jobs", 9, after=rest[-1].sequence or 0) == []
+
     def test_is_not_for_accepting_sessions(self, client: InMemoryClient) -> None:
         with pytest.raises(UnsupportedOperation, match="queue 'jobs' has no sessions"):
-            client.accept_session("jobs", 0.0)
+            client.accept_sessions("jobs", 1, 0.0)
 
 
 @pytest.mark.parametrize("queue", ["events", "groups"])
@@ -238,7 +277,7 @@ class TestWakingAndClosing:
         with ThreadPoolExecutor(3) as aside:
             waits: list[Future[Any]] = [
                 aside.submit(client.receive, "jobs", 1, 20.0),
-                aside.submit(client.accept_session, "events", 20.0),
+                aside.submit(client.accept_sessions, "events", 1, 20.0),
                 aside.submit(session.receive, 1, 20.0),
             ]
             clock.block_until(3)
@@ -258,7 +297,7 @@ class TestWakingAndClosing:
             patient = aside.submit(client.receive, "jobs", 1, 20.0)
             waits: list[Future[Any]] = [
                 aside.submit(client.receive, "jobs", 1, 20.0, cancelled=over.is_set),
-                aside.submit(client.accept_session, "events", 20.0, cancelled=over.is_set),
+                aside.submit(client.accept_sessions, "events", 1, 20.0, cancelled=over.is_set),
                 aside.submit(session.receive, 1, 20.0, cancelled=over.is_set),
             ]
             clock.block_until(4)
@@ -267,14 +306,14 @@ class TestWakingAndClosing:
             client.wake("jobs")
             client.wake("events")
 
-            assert [each.result(REAL) for each in waits] == [[], None, []]
+            assert [each.result(REAL) for each in waits] == [[], [], []]
             clock.block_until(1)
             send(client, "jobs", "a1")
             assert names(patient.result(REAL)) == ["a1"]
 
     def test_a_wait_that_was_cancelled_before_it_began_is_none(self, client: InMemoryClient) -> None:
         assert client.receive("jobs", 1, 20.0, cancelled=lambda: True) == []
-        assert client.accept_session("events", 20.0, cancelled=lambda: True) is None
+        assert client.accept_sessions("events", 1, 20.0, cancelled=lambda: True) == []
 
     def test_twice_is_harmless(self, client: InMemoryClient) -> None:
         client.close()

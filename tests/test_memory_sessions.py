@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queue_runtime.errors import SessionLeaseLost, UnsupportedOperation
+from queue_runtime.errors import SessionLeaseLost, SessionNotAvailable, UnsupportedOperation
 from queue_runtime.message import DeadLetterInfo, Delivery, Message
 from queue_runtime.provider import Abandon, Complete, DeadLetter, ProviderSession, Settlement
 from queue_runtime.providers.memory import InMemoryClient
@@ -46,12 +46,12 @@ class TestASessionQueue:
     ) -> None:
         send(client, "events", "a1")
         session = accept(client)
-        assert client.accept_session("events", 0.0) is None
+        assert client.accept_sessions("events", 1, 0.0) == []
 
         clock.advance(20.0)
         assert session.renew() == clock.monotonic() + 30.0
         clock.advance(29.5)
-        assert client.accept_session("events", 0.0) is None
+        assert client.accept_sessions("events", 1, 0.0) == []
         clock.advance(0.5)
 
         again = accept(client)
@@ -67,7 +67,7 @@ class TestASessionQueue:
 
         lapsed.close()
 
-        assert client.accept_session("events", 0.0) is None
+        assert client.accept_sessions("events", 1, 0.0) == []
         assert names(holder.receive(1, 0.0)) == ["a1"]
 
     def test_closing_one_twice_loses_nothing_that_has_come_since(self, client: InMemoryClient) -> None:
@@ -114,7 +114,7 @@ class TestASessionQueue:
         assert session.receive(5, 0.0) == []
         session.close()
 
-        assert client.accept_session("events", 0.0) is None
+        assert client.accept_sessions("events", 1, 0.0) == []
         clock.advance(60.0)
         assert names(accept(client).receive(5, 0.0)) == ["a1", "a3"]
 
@@ -123,6 +123,105 @@ class TestASessionQueue:
 
         assert {accept(client).session_id, accept(client).session_id} == {"x", "y"}
 
+    def test_is_given_by_its_id_whether_it_has_messages_or_not(
+        self, client: InMemoryClient, clock: FakeClock
+    ) -> None:
+        send(client, "events", "a1")
+        held = client.accept_session("events", "a")
+        empty = client.accept_session("events", "b")
+
+        assert names(held.receive(5, 0.0)) == ["a1"]
+        assert empty.receive(5, 0.0) == []
+        for session_id in ("a", "b"):
+            with pytest.raises(
+                SessionNotAvailable, match=f"session '{session_id}' of queue 'events' is held"
+            ):
+                client.accept_session("events", session_id)
+        clock.advance(30.0)
+        assert client.accept_session("events", "b").receive(5, 0.0) == []
+        with pytest.raises(SessionLeaseLost):
+            empty.receive(5, 0.0)
+
+    def test_gives_several_at_once_if_they_are_asked_for(self, client: InMemoryClient) -> None:
+        send(client, "events", "a1", "b1", "c1")
+
+        found = client.accept_sessions("events", 2, 0.0)
+
+        assert [session.session_id for session in found] == ["a", "b"]
+        assert [s.session_id for s in client.accept_sessions("events", 9, 0.0)] == ["c"]
+
+    def test_counts_no_delivery_for_a_hold_that_was_closed_and_one_for_any_other_end(
+        self, client: InMemoryClient, clock: FakeClock
+    ) -> None:
+        send(client, "events", "a1")
+        counts = []
+        for ends in ("by close", "by lapse", "by abandon", "by close"):
+            session = accept(client)
+            [delivery] = session.receive(1, 0.0)
+            counts.append(delivery.delivery_count)
+            if ends == "by abandon":
+                session.settle([Abandon(delivery)])
+            if ends == "by lapse":
+                clock.advance(30.0)
+            session.close()
+
+        assert counts == [1, 1, 2, 3]
+
+    def test_keeps_the_state_of_a_session_until_it_is_removed(
+        self, client: InMemoryClient, clock: FakeClock
+    ) -> None:
+        session = client.accept_session("events", "a")
+        assert session.get_state() is None
+        session.set_state(b"state")
+        clock.advance(30.0)
+        for act in (session.get_state, lambda: session.set_state(b"too late")):
+            with pytest.raises(SessionLeaseLost):
+                act()
+
+        session = client.accept_session("events", "a")
+        assert session.get_state() == b"state"
+        session.set_state(None)
+        session.close()
+        assert client.accept_session("events", "a").get_state() is None
+
+    def test_brings_what_is_due_behind_what_is_there(self, client: InMemoryClient, clock: FakeClock) -> None:
+        send(client, "events", "a1", delay=60.0)
+        send(client, "events", "a2", delay=30.0)
+        send(client, "events", "a3")
+        session = accept(client)
+        assert names(session.receive(5, 0.0)) == ["a3"]
+        session.close()
+        clock.advance(60.0)
+
+        found = accept(client).receive(5, 0.0)
+
+        assert names(found) == ["a3", "a2", "a1"]
+        assert sorted(d.sequence or 0 for d in found) == [d.sequence for d in found]
+        assert found[2].enqueued_at == clock.now()
+
+    def test_ends_the_wait_of_an_accept_for_what_becomes_due(
+        self, client: InMemoryClient, clock: FakeClock
+    ) -> None:
+        send(client, "events", "a1", delay=10.0)
+        with ThreadPoolExecutor(1) as aside:
+            accepting = aside.submit(client.accept_sessions, "events", 1, 20.0)
+            clock.block_until(1)
+            clock.advance(10.0)
+
+            assert [session.session_id for session in accepting.result(REAL)] == ["a"]
+
+    def test_ends_the_wait_of_its_holder_for_what_becomes_due(
+        self, client: InMemoryClient, clock: FakeClock
+    ) -> None:
+        held = client.accept_session("events", "a")
+        send(client, "events", "a1", delay=10.0)
+        with ThreadPoolExecutor(1) as aside:
+            receiving = aside.submit(held.receive, 1, 20.0)
+            clock.block_until(1)
+            clock.advance(10.0)
+
+            assert names(receiving.result(REAL)) == ["a1"]
+
     def test_an_empty_one_is_forgotten(self, client: InMemoryClient) -> None:
         for number in range(50):
             client.send("events", [Message(body=b"", session_id=str(number))])
@@ -130,6 +229,7 @@ class TestASessionQueue:
             session.settle([Complete(session.receive(1, 0.0)[0])])
             session.close()
 
+        client.accept_session("events", "never-sent-to").close()
         assert len(client._broker.queue("events")._sessions) == 0  # type: ignore[attr-defined]
 
     def test_its_messages_are_not_received_settled_or_renewed_past_it(self, client: InMemoryClient) -> None:
@@ -155,6 +255,16 @@ class TestASessionQueue:
 
 
 class TestAGroupQueue:
+    def test_can_neither_be_asked_for_a_session_nor_take_a_message_back(self, client: InMemoryClient) -> None:
+        for act in (
+            lambda: client.accept_session("groups", "a"),
+            lambda: client.accept_sessions("groups", 1, 0.0),
+            lambda: client.schedule("groups", [Message(body=b"", delay=1.0)]),
+            lambda: client.cancel("groups", ["1"]),
+        ):
+            with pytest.raises(UnsupportedOperation, match="queue 'groups'"):
+                act()
+
     def test_gives_a_group_in_order_and_blocks_the_rest_while_one_is_out(
         self, client: InMemoryClient
     ) -> None:
@@ -266,8 +376,7 @@ class TestAnyHistory:
                 send(client, "events", name)
                 sent[name[0]].append(name)
             elif what == "take":
-                session = client.accept_session("events", 0.0)
-                held += [session] if session else []
+                held += client.accept_sessions("events", int(value), 0.0)
             elif what == "pass":
                 clock.advance(float(value))
             elif held:

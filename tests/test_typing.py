@@ -85,6 +85,10 @@ SNIPPETS = [
     Snippet("send_takes_a_message", 'sent: str = client.send("jobs", Message.of({}))'),
     Snippet("and_nothing_else", 'client.send("jobs", {"n": 1})', "incompatible type"),
     Snippet(
+        "one_that_is_asked_for_by_id_is_there_or_an_error_is_raised",
+        'client.accept_session("events", session_id="a").receive()',
+    ),
+    Snippet(
         "a_session_may_not_be_there", 'client.accept_session("events").receive()', r"None.* has no attribute"
     ),
 ]

@@ -1,17 +1,18 @@
 """Runs the main job on real input: webhooks in, ordered handlers out, every promise checked.
 
-    python examples/github_bot/demo.py [--provider sqs|memory] [--payloads FILE] [--deliveries N] [--seed N]
+    python examples/github_bot/demo.py [--provider sqs|servicebus|memory|all] [--payloads FILE]
+                                       [--deliveries N] [--seed N] [--rate N]
 
 Signed deliveries go over HTTP to app.py, through a queue, to the handlers of worker.py. Some handlers are
 slow, some fail once, one fails until the bot is fixed, one delivery cannot be decoded, a few are forged or
-come twice. Exit status: 0, every promise was kept; 1, one was broken, or the time ran out; 2, it could not
-be run.
+come twice. `all`: the same deliveries on one broker after the other, and a table that compares what they
+came to. Exit status: 0, every promise was kept, and the same on all; 1, one was broken, something differs
+that must not, or the time ran out; 2, it could not be run.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import random
 import shutil
@@ -19,18 +20,21 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 
+import worker
 from app import QUEUE, create_app
 from demo_parts.books import Books
+from demo_parts.brokers import BROKERS, Broker
 from demo_parts.checker import broken_promises
+from demo_parts.figures import Result, differences, figures, rows
 from demo_parts.journal import Journal, Reader
 from demo_parts.plan import Delivery, file_entries, lanes, make_plan, sample_entries, write_troubles
 from demo_parts.post import Poster
-from demo_parts.report import Result, Show, table
-from demo_parts.stage import STAGES, Life, Stage, serving
+from demo_parts.report import Show, table
+from demo_parts.stage import Life, Stage, serving, staged
 from rich.console import Console
 
 from queue_runtime import QueueClient, connect
@@ -38,9 +42,10 @@ from queue_runtime.errors import QueueError
 
 SECRET = "a secret of this demo alone"
 
-POSTING_THREADS = 8
+ALL = "all"
+"""For `--provider`: every broker, one after the other."""
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+POSTING_THREADS = 8
 
 TIME_LIMIT = 120.0
 """Seconds after which the demo gives up and says what it was waiting for."""
@@ -79,8 +84,6 @@ class Demo:
         self._books.read()
         history = self._books.history(self._plan, dead, frozenset(each.id for each in left))
         return Result(
-            where=self._stage.where,
-            requests=self._stage.requests,
             books=self._books,
             history=history,
             broken=broken_promises(history),
@@ -94,9 +97,10 @@ class Demo:
         with (
             self._stage.start_bot(self._journal_path, self._troubles, life=0) as bot,
             serving(create_app(client, SECRET)) as port,
-            Poster(port, lanes(self._plan, POSTING_THREADS), SECRET, journal, rate=self._rate) as poster,
         ):
-            self._wait(bot, lambda: poster.finished and not self._books.outstanding())
+            self._wait(bot, lambda: 0 in self._books.up)  # its start is not to be seen in the latencies
+            with Poster(port, lanes(self._plan, POSTING_THREADS), SECRET, journal, rate=self._rate) as poster:
+                self._wait(bot, lambda: poster.finished and not self._books.outstanding())
             bot.stop()
         self._books.read()
         found = client.dead_letters(QUEUE).list(limit=1000)
@@ -147,7 +151,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _terminate)
     folder = Path(tempfile.mkdtemp(prefix="github-bot-demo-"))
     # What the library, the app and the bot say goes there; the reader gets the table.
-    logging.basicConfig(filename=folder / "demo.log", level=logging.INFO, format=LOG_FORMAT)
+    worker.log_to(filename=folder / "demo.log")
     status = 2
     try:
         status = _run(options, folder, console)
@@ -172,22 +176,48 @@ def _run(options: argparse.Namespace, folder: Path, console: Console) -> int:
     entries = file_entries(Path(options.payloads)) if options.payloads else sample_entries(rng)
     plan = make_plan(entries, options.deliveries, rng)
     source = options.payloads or "the bundled samples"
-    with STAGES[options.provider](folder) as stage, Show(console, options.deliveries) as show:
-        show.say(f"{options.deliveries} deliveries of {source}, to {stage.where}")
-        result = Demo(stage, plan, folder, show, rate=options.rate).run()
-    console.print(table(result))
-    for warning in result.books.warnings:
-        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
-    for broken in result.broken:
-        console.print(f"BROKEN: {broken}", markup=False, soft_wrap=True)
-    if not result.broken:
-        console.print("Every promise was kept.")
-    return 1 if result.broken else 0
+    results = {}
+    for name in BROKERS if options.provider == ALL else [options.provider]:
+        broker = BROKERS[name]
+        line = f"{options.deliveries} deliveries of {source}, to {broker.where}"
+        console.print(line, markup=False, soft_wrap=True)
+        results[name] = _run_on(broker, plan, options, folder / name, console)
+    return _close(results, console)
+
+
+def _run_on(
+    broker: Broker, plan: list[Delivery], options: argparse.Namespace, folder: Path, console: Console
+) -> Result:
+    folder.mkdir()
+    with staged(broker, folder) as stage, Show(console, options.deliveries) as show:
+        return Demo(stage, plan, folder, show, rate=options.rate).run()
+
+
+def _close(results: Mapping[str, Result], console: Console) -> int:
+    """Show what it all came to; returns the exit status."""
+    runs = {name: figures(result) for name, result in results.items()}
+    names = list(runs)
+    console.print(table(runs))
+    for name, result in results.items():
+        for warning in result.books.warnings:
+            console.print(f"warning on {name}: {warning}", markup=False, soft_wrap=True)
+    bad = [f"BROKEN on {name}: {broken}" for name, result in results.items() for broken in result.broken]
+    bad += [f"DIFFERS: {each}" for each in differences(names, rows(list(runs.values())))]
+    for line in bad:
+        console.print(line, markup=False, soft_wrap=True)
+    if bad:
+        return 1
+    console.print(
+        "Every promise was kept." if len(names) == 1 else "Every promise was kept, the same on all."
+    )
+    return 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Webhooks in, ordered handlers out, every promise checked.")
-    parser.add_argument("--provider", choices=sorted(STAGES), default=os.environ.get("PROVIDER") or "sqs")
+    parser.add_argument(
+        "--provider", choices=[*BROKERS, ALL], default="sqs", help=f"{ALL}: one after the other"
+    )
     parser.add_argument(
         "--payloads",
         metavar="FILE",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from payloads import CheckRunEvent, CommentEvent, IssueEvent, PullRequestEvent, PushEvent, ReviewEvent
 
@@ -97,6 +97,14 @@ def run(handler: Handler = handle, listeners: Sequence[Listener] = ()) -> StopRe
         return make_worker(client, handler).run()
 
 
+def log_to(**target: Any) -> None:
+    """Have the bot and the library log from INFO on, and others, SDKs too, what is worth a warning. *target*:
+    ``stream=`` or ``filename=``."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", **target)
+    for name in (log.name, "queue_runtime"):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
+    log_to(stream=sys.stdout)
     print(run())

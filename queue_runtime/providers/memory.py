@@ -14,8 +14,10 @@ from queue_runtime.config import ProviderSettings
 from queue_runtime.errors import (
     Closed,
     ConfigurationError,
+    InvalidReceipt,
     Outcome,
     QueueError,
+    SessionNotAvailable,
     UnsupportedOperation,
 )
 from queue_runtime.message import Delivery, Message, check_queue
@@ -70,14 +72,16 @@ os.register_at_fork(after_in_child=_forget_parents_brokers)
 def create(settings: ProviderSettings, clock: Clock) -> InMemoryClient:
     """``memory://[NAME]?queues=events:sessions,jobs&lease=30&max_message_size=262144``.
 
-    A queue is plain, or has `:sessions` as on Service Bus, or `:groups` as on SQS FIFO: messages of exclusive
-    groups, of which the portable layer makes sessions. Programs see the difference only where SQS shows it.
+    A queue is plain, or has `:sessions` as on Service Bus (given out next or by id, with a state, scheduling
+    and cancelling), or `:groups` as on SQS FIFO: messages of exclusive groups, of which the portable layer
+    makes sessions. Programs see the difference only where SQS shows it.
 
     Clients of one process that give the same NAME share a broker (with the clock of the first), and may not
     contradict each other; without a NAME the broker is private. A forked child starts with empty queues.
     `lease` is in seconds, `max_message_size` in bytes.
     """
     settings.refuse_unknown(OPTIONS)
+    settings.refuse_credential()
     lease = _number(settings, "lease")
     size = math.ceil(_number(settings, "max_message_size") or MAX_MESSAGE_SIZE)
     broker = _broker(settings.location, clock)
@@ -181,29 +185,40 @@ class InMemoryClient(ProviderClient):
             found = self._plain(queue, "receive: accept a session instead, or run a worker")
             while True:
                 now = self._clock.monotonic()
+                if cancelled():
+                    return []
                 taken = found.take(max_messages, lease or found.lease, now)
-                if taken or now >= deadline or cancelled():
+                if taken or now >= deadline:
                     return taken
                 self._broker.wait(min(deadline, found.next_change(now)))
                 self._check_open()
 
-    def accept_session(
-        self, queue: str, wait: float, *, cancelled: Cancelled = never
-    ) -> ProviderSession | None:
+    def accept_sessions(
+        self, queue: str, most: int, wait: float, *, cancelled: Cancelled = never
+    ) -> Sequence[ProviderSession]:
         deadline = self._clock.monotonic() + wait
         with self._broker.changed:
-            found = self._queue(queue)
-            if not isinstance(found, SessionQueue):
-                raise UnsupportedOperation(f"queue {queue!r} has no sessions: receive from it instead")
+            found = self._with_sessions(queue)
             while True:
                 now = self._clock.monotonic()
-                session = found.accept(now)
-                if session is not None:
-                    return InMemorySession(self, self._broker, found, session)
-                if now >= deadline or cancelled():
-                    return None
+                if cancelled():
+                    return []
+                taken: list[ProviderSession] = []
+                while len(taken) < most and (session := found.accept(now)) is not None:
+                    taken.append(InMemorySession(self, self._broker, found, session))
+                if taken or now >= deadline:
+                    return taken
                 self._broker.wait(min(deadline, found.next_change(now)))
                 self._check_open()
+                self._broker.bring_due(found)
+
+    def accept_session(self, queue: str, session_id: str) -> ProviderSession:
+        with self._broker.changed:
+            found = self._with_sessions(queue)
+            session = found.accept_one(session_id, self._clock.monotonic())
+            if session is None:
+                raise SessionNotAvailable(f"session {session_id!r} of queue {queue!r} is held by another")
+            return InMemorySession(self, self._broker, found, session)
 
     def settle(self, queue: str, settlements: Sequence[Settlement]) -> Sequence[Outcome[None]]:
         with self._broker.changed:
@@ -226,11 +241,22 @@ class InMemoryClient(ProviderClient):
             self._broker.touch()
             return answers
 
-    def peek(self, queue: str, max_messages: int) -> Sequence[Delivery]:
+    def peek(self, queue: str, max_messages: int, *, after: int = 0) -> Sequence[Delivery]:
         with self._broker.changed:
-            found = self._queue(queue)
-            ordered = sorted(found.stored(), key=lambda stored: stored.sequence)
-            return [stored.shown(leased_until=0.0, lease=0.0) for stored in ordered[:max_messages]]
+            behind = (stored for stored in self._queue(queue).stored() if stored.sequence > after)
+            first = sorted(behind, key=lambda stored: stored.sequence)[:max_messages]
+            return [stored.shown(leased_until=0.0, lease=0.0) for stored in first]
+
+    def schedule(self, queue: str, messages: Sequence[Message]) -> Sequence[Outcome[str]]:
+        with self._broker.changed:
+            found = self._cancelling(queue)
+            return [Outcome(str(self._broker.store(found, m, delay=m.delay))) for m in messages]
+
+    def cancel(self, queue: str, receipts: Sequence[str]) -> Sequence[Outcome[None]]:
+        with self._broker.changed:
+            found = self._cancelling(queue)
+            now = self._clock.monotonic()
+            return [_outcome(lambda receipt: found.cancel(_sequence(receipt), now), r) for r in receipts]
 
     def wake(self, queue: str) -> None:
         with self._broker.changed:
@@ -251,6 +277,18 @@ class InMemoryClient(ProviderClient):
         self._check_open()
         return self._broker.queue(name)
 
+    def _with_sessions(self, name: str) -> SessionQueue:
+        found = self._queue(name)
+        if not isinstance(found, SessionQueue):
+            raise UnsupportedOperation(f"queue {name!r} has no sessions: receive from it instead")
+        return found
+
+    def _cancelling(self, name: str) -> Queue:
+        found = self._queue(name)
+        if isinstance(found, GroupQueue):
+            raise UnsupportedOperation(f"queue {name!r} has groups, and cannot delay a single message")
+        return found
+
     def _plain(self, name: str, instead: str) -> PlainQueue:
         found = self._queue(name)
         if not isinstance(found, PlainQueue):
@@ -260,10 +298,10 @@ class InMemoryClient(ProviderClient):
         return found
 
     def _capabilities(self, queue: Queue) -> Capabilities:
-        groups = isinstance(queue, GroupQueue)
+        groups, sessions = isinstance(queue, GroupQueue), isinstance(queue, SessionQueue)
         batch = 10 if groups else 100
         return Capabilities(
-            sessions="groups" if groups else "native" if isinstance(queue, SessionQueue) else "none",
+            sessions="groups" if groups else "native" if sessions else "none",
             max_message_size=self._max_message_size,
             max_batch=batch,
             max_batch_size=batch * self._max_message_size,
@@ -272,6 +310,11 @@ class InMemoryClient(ProviderClient):
             max_delay=0.0 if groups else MAX_DELAY,
             max_lease=MAX_LEASE,
             peek=True,
+            chosen_lease=True,
+            cancel=not groups,
+            copied_delays=False,
+            session_state=sessions,
+            counts_lost_sessions=not sessions,
         )
 
     def _settle_one(self, queue: PlainQueue, settlement: Settlement) -> None:
@@ -321,10 +364,13 @@ class InMemorySession(ProviderSession):
             while True:
                 now = clock.monotonic()
                 self._check(now)
+                if cancelled():
+                    return []
                 taken = self._queue.take(self._session, max_messages, now)
-                if taken or now >= deadline or cancelled():
+                if taken or now >= deadline:
                     return taken
                 self._broker.wait(min(deadline, self._queue.session_change(self._session, now)))
+                self._broker.bring_due(self._queue)
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Outcome[None]]:
         with self._broker.changed:
@@ -338,10 +384,20 @@ class InMemorySession(ProviderSession):
             self._broker.touch()
             return self.leased_until
 
+    def get_state(self) -> bytes | None:
+        with self._broker.changed:
+            self._check(self._broker.clock.monotonic())
+            return self._session.state
+
+    def set_state(self, state: bytes | None) -> None:
+        with self._broker.changed:
+            self._check(self._broker.clock.monotonic())
+            self._session.state = state
+
     def close(self) -> None:
         with self._broker.changed:
             if self._session.hold == self._hold:
-                self._session.let_go()
+                self._session.let_go(self._broker.clock.monotonic())
                 self._queue.forget_empty(self._session)
                 self._broker.touch()
 
@@ -364,3 +420,9 @@ def _outcome(act: Callable[..., T], *arguments: object) -> Outcome[T]:
         return Outcome(act(*arguments))
     except QueueError as exc:
         return Outcome(error=exc)
+
+
+def _sequence(receipt: str) -> int:
+    if not receipt.isdecimal():
+        raise InvalidReceipt("the receipt was never valid: it is not one of this broker")
+    return int(receipt)

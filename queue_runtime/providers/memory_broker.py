@@ -56,21 +56,32 @@ class MemoryBroker:
 
     def queue(self, name: str) -> Queue:
         try:
-            return self._queues[name]
+            found = self._queues[name]
         except KeyError:
             known = ", ".join(n for n in self._queues if not n.endswith(DEAD_LETTERS)) or "none"
             raise QueueNotFound(
                 f"no queue {name!r} on this memory broker; it has: {known}. "
                 "Declare it: memory://?queues=events:sessions,jobs"
             ) from None
+        self.bring_due(found)
+        return found
+
+    def bring_due(self, queue: Queue) -> None:
+        """What was sent to *queue* with a delay, and is due, is stored as if it came now."""
+        if isinstance(queue, SessionQueue):
+            for stored in queue.take_due(self.clock.monotonic()):
+                stored.sequence, stored.enqueued_at = next(self._sequence), self.clock.now()
+                queue.append(stored)
 
     def store(
         self, queue: Queue, message: Message, *, delay: float = 0.0, info: DeadLetterInfo | None = None
-    ) -> None:
+    ) -> int:
+        """Returns the sequence, by which it can be cancelled until it is due."""
         now = self.clock.monotonic()
         stored = Stored(message, next(self._sequence), self.clock.now(), now + delay, info)
-        queue.add(stored, now)
+        sequence = queue.add(stored, now)
         self.touch()
+        return sequence
 
     def touch(self) -> None:
         """Something moved: whoever waits looks again."""

@@ -27,6 +27,9 @@ class Stored:
     visible_at: float
     info: DeadLetterInfo | None = None
     deliveries: int = 0
+    """What its delivery count says."""
+    turns: int = 0
+    """Times it was handed out: each has a receipt of its own."""
     leased_until: float | None = None
     """None: nobody has it."""
 
@@ -36,13 +39,14 @@ class Stored:
 
     @property
     def receipt(self) -> str:
-        return f"{self.sequence}/{self.deliveries}"
+        return f"{self.sequence}/{self.turns}"
 
     def free(self, now: float) -> bool:
         return self.visible_at <= now and (self.leased_until is None or self.leased_until <= now)
 
     def hand_out(self, until: float, lease: float, *, follows: bool = False) -> Delivery:
         self.deliveries += 1
+        self.turns += 1
         self.leased_until = until
         return self.shown(leased_until=until, lease=lease, follows=follows)
 
@@ -64,6 +68,10 @@ class Stored:
         self.leased_until = None
         self.visible_at = now + delay
 
+    def waits(self, now: float) -> bool:
+        """It was sent with a delay and is not due yet."""
+        return self.visible_at > now and not self.turns
+
 
 class Queue(ABC):
     """What plain and session queues have in common. Requires the broker's lock to be held, all of it."""
@@ -74,10 +82,15 @@ class Queue(ABC):
         self.dead_letters = dead_letters
 
     @abstractmethod
-    def add(self, stored: Stored, now: float) -> None: ...
+    def add(self, stored: Stored, now: float) -> int:
+        """Take *stored*; returns its sequence, or that of the one that was sent before by the same id."""
 
     @abstractmethod
     def stored(self) -> Iterator[Stored]: ...
+
+    @abstractmethod
+    def cancel(self, sequence: int, now: float) -> None:
+        """Take out what is not due yet. Raises `InvalidReceipt` if it is, or is not there."""
 
     @abstractmethod
     def leased(self, now: float) -> int:
@@ -95,11 +108,18 @@ class PlainQueue(Queue):
         super().__init__(name, lease=lease, dead_letters=dead_letters)
         self._messages: OrderedDict[int, Stored] = OrderedDict()
 
-    def add(self, stored: Stored, now: float) -> None:
+    def add(self, stored: Stored, now: float) -> int:
         self._messages[stored.sequence] = stored
+        return stored.sequence
 
     def stored(self) -> Iterator[Stored]:
         return iter(self._messages.values())
+
+    def cancel(self, sequence: int, now: float) -> None:
+        stored = self._messages.get(sequence)
+        if stored is None or not stored.waits(now):
+            raise _too_late(sequence)
+        self.remove(stored)
 
     def leased(self, now: float) -> int:
         return sum(s.leased_until is not None and s.leased_until > now for s in self.stored())
@@ -135,17 +155,14 @@ class SentIds:
     """Deduplication ids of the last five minutes: a repeated one is agreed to and dropped."""
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[str, float] = OrderedDict()
+        self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
-    def has(self, message: Message, now: float) -> bool:
-        """True if the id of *message* was seen; it is from now on."""
-        while self._seen and next(iter(self._seen.values())) <= now - DEDUPLICATION_WINDOW:
+    def first(self, stored: Stored, now: float) -> int:
+        """The sequence of the message that first had the id of *stored*: its own if none has had it."""
+        while self._seen and next(iter(self._seen.values()))[0] <= now - DEDUPLICATION_WINDOW:
             self._seen.popitem(last=False)
-        key = message.deduplication_id or message.id
-        if key in self._seen:
-            return True
-        self._seen[key] = now
-        return False
+        key = stored.message.deduplication_id or stored.message.id
+        return self._seen.setdefault(key, (now, stored.sequence))[1]
 
 
 class GroupQueue(PlainQueue):
@@ -160,9 +177,11 @@ class GroupQueue(PlainQueue):
         super().__init__(name, lease=lease, dead_letters=dead_letters)
         self._sent = SentIds()
 
-    def add(self, stored: Stored, now: float) -> None:
-        if not self._sent.has(stored.message, now):
+    def add(self, stored: Stored, now: float) -> int:
+        first = self._sent.first(stored, now)
+        if first == stored.sequence:
             super().add(stored, now)
+        return first
 
     def take(self, most: int, lease: float, now: float) -> list[Delivery]:
         ready: dict[str, list[Stored]] = {}
@@ -187,46 +206,79 @@ class Session:
     messages: OrderedDict[int, Stored] = field(default_factory=OrderedDict)
     hold: int = 0
     leased_until: float | None = None
+    state: bytes | None = None
+
+    def held(self, now: float) -> bool:
+        return self.leased_until is not None and self.leased_until > now
 
     def free(self, now: float) -> bool:
-        if self.leased_until is not None and self.leased_until > now:
+        if self.held(now):
             return False
         head = next(iter(self.messages.values()), None)
         return head is not None and head.visible_at <= now
 
     def next_change(self, now: float) -> float:
-        if self.leased_until is not None and self.leased_until > now:
+        if self.leased_until is not None and self.held(now):
             return self.leased_until
         head = next(iter(self.messages.values()), None)
         return head.visible_at if head is not None and head.visible_at > now else float("inf")
 
-    def let_go(self) -> None:
+    def let_go(self, now: float) -> None:
+        """The hold has ended. What it had in hand was delivered if it ran out, and was not if it was closed.
+
+        As on Service Bus: https://learn.microsoft.com/azure/service-bus-messaging/message-sessions
+        """
+        closed = self.held(now)
         self.leased_until = None
         for stored in self.messages.values():
-            stored.leased_until = None
+            if stored.leased_until is not None:
+                stored.leased_until = None
+                stored.deliveries -= closed
 
 
 class SessionQueue(Queue):
-    """Messages by session; a session is held as a whole. Repeated deduplication ids are dropped."""
+    """Messages by session; a session is held as a whole: what Service Bus does.
+
+    Repeated deduplication ids are dropped. What was sent with a delay comes into its session when it is due,
+    behind what is there by then.
+    """
 
     def __init__(self, name: str, *, lease: float, dead_letters: PlainQueue | None) -> None:
         super().__init__(name, lease=lease, dead_letters=dead_letters)
         self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._scheduled: dict[int, Stored] = {}
         self._sent = SentIds()
 
-    def add(self, stored: Stored, now: float) -> None:
-        if self._sent.has(stored.message, now):
-            return
+    def add(self, stored: Stored, now: float) -> int:
+        first = self._sent.first(stored, now)
+        if first == stored.sequence:
+            if stored.visible_at > now:
+                self._scheduled[stored.sequence] = stored
+            else:
+                self.append(stored)
+        return first
+
+    def append(self, stored: Stored) -> None:
+        """Put *stored* behind the others of its session."""
         # A message without a session id is a session of its own.
         key = stored.message.session_id or f"{stored.broker_id}/alone"
-        session = self._sessions.get(key)
-        if session is None:
-            session = self._sessions[key] = Session(key, stored.message.session_id or stored.message.id)
-        session.messages[stored.sequence] = stored
+        self._session(key, stored.message.session_id or stored.message.id).messages[stored.sequence] = stored
 
     def stored(self) -> Iterator[Stored]:
         for session in self._sessions.values():
             yield from session.messages.values()
+        yield from self._scheduled.values()
+
+    def take_due(self, now: float) -> list[Stored]:
+        """Take out what has become due, first things first, to be appended."""
+        due = sorted((s for s in self._scheduled.values() if s.visible_at <= now), key=lambda s: s.visible_at)
+        for stored in due:
+            del self._scheduled[stored.sequence]
+        return due
+
+    def cancel(self, sequence: int, now: float) -> None:
+        if self._scheduled.pop(sequence, None) is None:
+            raise _too_late(sequence)
 
     def leased(self, now: float) -> int:
         held = (s for s in self._sessions.values() if s.leased_until is not None and s.leased_until > now)
@@ -235,18 +287,30 @@ class SessionQueue(Queue):
         )
 
     def next_change(self, now: float) -> float:
-        return min((session.next_change(now) for session in self._sessions.values()), default=float("inf"))
+        sessions = min((s.next_change(now) for s in self._sessions.values()), default=float("inf"))
+        return min([sessions, *(stored.visible_at for stored in self._scheduled.values())])
 
     def accept(self, now: float) -> Session | None:
         """Hold the free session that has waited longest since its last turn."""
         for session in self._sessions.values():
             if session.free(now):
-                session.let_go()  # what a lapsed hold had in hand
-                session.hold += 1
-                session.leased_until = now + self.lease
-                self._sessions.move_to_end(session.key)
-                return session
+                return self._hold(session, now)
         return None
+
+    def accept_one(self, session_id: str, now: float) -> Session | None:
+        """Hold this session, whether it has messages or not; None if another holds it."""
+        session = self._session(session_id, session_id)
+        return None if session.held(now) else self._hold(session, now)
+
+    def _hold(self, session: Session, now: float) -> Session:
+        session.let_go(now)  # what a lapsed hold had in hand
+        session.hold += 1
+        session.leased_until = now + self.lease
+        self._sessions.move_to_end(session.key)
+        return session
+
+    def _session(self, key: str, session_id: str) -> Session:
+        return self._sessions.setdefault(key, Session(key, session_id))
 
     def check(self, session: Session, hold: int, now: float) -> None:
         """Raise unless hold number *hold* still has *session*."""
@@ -268,8 +332,8 @@ class SessionQueue(Queue):
 
     def session_change(self, session: Session, now: float) -> float:
         """When the hold, or the delay of a message of *session*, next runs out."""
-        delays = [s.visible_at for s in session.messages.values() if s.visible_at > now]
-        return min([session.leased_until or now, *delays])
+        mine = [*session.messages.values(), *self._scheduled.values()]
+        return min([session.leased_until or now, *(s.visible_at for s in mine if s.visible_at > now)])
 
     def in_hand(self, session: Session, delivery: Delivery) -> Stored:
         stored = session.messages.get(delivery.sequence or 0)
@@ -281,10 +345,14 @@ class SessionQueue(Queue):
         del session.messages[stored.sequence]
 
     def forget_empty(self, session: Session) -> None:
-        """Drop a session that has no messages and no holder."""
+        """Drop a session that has no messages, no holder and no state."""
         known = self._sessions.get(session.key) is session  # else it is forgotten, and has a successor
-        if known and not session.messages and session.leased_until is None:
+        if known and not session.messages and session.leased_until is None and session.state is None:
             del self._sessions[session.key]
+
+
+def _too_late(sequence: int) -> InvalidReceipt:
+    return InvalidReceipt(f"nothing scheduled has the receipt '{sequence}': it is due, or was cancelled")
 
 
 def _first_change(messages: Iterable[Stored], now: float) -> float:

@@ -12,7 +12,7 @@ from functools import partial
 from queue_runtime.errors import Closed, Outcome, OutcomeUnknown, QueueError
 from queue_runtime.events import HandlerFailed, MessageCompleted, MessageDeadLettered, SettlementFailed
 from queue_runtime.message import ReceivedMessage
-from queue_runtime.provider import Abandon, Complete, DeadLetter, Settlement
+from queue_runtime.provider import Abandon, Capabilities, Complete, DeadLetter, Settlement
 from queue_runtime.retry import backoff
 from queue_runtime.runtime import Runtime
 from queue_runtime.scheduler import Timer
@@ -36,6 +36,16 @@ log = logging.getLogger("queue_runtime")
 SettleOnce = Callable[[Sequence[ReceivedMessage], Sequence[Settlement]], Sequence[Outcome[None]]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """How long a session is kept: `idle` seconds without a message, and `longest` seconds or `most` messages
+    in all if its place is wanted."""
+
+    idle: float
+    longest: float
+    most: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """Shared by the runs of one worker."""
@@ -44,7 +54,8 @@ class Context:
     queue: str
     enter: PlainHandler
     policy: HandlerPolicy
-    session_idle: float
+    turn: Turn
+    capabilities: Capabilities
     in_hand: InHand
     attempts: Attempts
 

@@ -10,20 +10,30 @@ from enum import Enum
 from queue_runtime.errors import Outcome, QueueError
 from queue_runtime.message import ReceivedMessage
 from queue_runtime.provider import Abandon, Settlement
+from queue_runtime.scheduler import Timer
 from queue_runtime.settling import settle_once
 from queue_runtime.worker.context import Context
 from queue_runtime.worker.verdict import RetryIn
+
+HELD_DELAY = 10.0
+"""Longest delay in seconds for which a failed message is held here, where its broker would have to make a
+copy of it (`Capabilities.copied_delays`)."""
 
 
 class _State(Enum):
     QUEUED = "queued"
     RUNNING = "running"
+    WAITING = "waiting"
     SETTLING = "settling"
     ENDED = "ended"
 
 
 class MessageRun:
-    """queued → running → settling → ended; a stop takes it from queued to ended."""
+    """queued → running → settling → ended; a stop takes it from queued to ended.
+
+    Where the broker has no delay for a message in hand there is waiting, between two attempts that are not
+    far apart: lease and permit are kept, no thread is held, and a stop gives the message back at once.
+    """
 
     def __init__(self, context: Context, message: ReceivedMessage) -> None:
         self._context = context
@@ -31,6 +41,7 @@ class MessageRun:
         self._lock = threading.Lock()
         # guarded by _lock
         self._state = _State.QUEUED
+        self._retry: Timer | None = None
 
     def start(self) -> None:
         """Keep the lease alive and wait for a thread; behind the others of its session, where it has one."""
@@ -43,9 +54,11 @@ class MessageRun:
 
     def stop(self) -> None:
         with self._lock:
-            if self._state is not _State.QUEUED:
+            if self._state not in (_State.QUEUED, _State.WAITING):
                 return
             self._state = _State.ENDED
+            if self._retry is not None:
+                self._retry.cancel()
         self._context.submit(self, self._release)
 
     def abort(self) -> None:
@@ -60,7 +73,7 @@ class MessageRun:
 
     def _handle(self) -> None:
         with self._lock:
-            if self._state is not _State.QUEUED:
+            if self._state not in (_State.QUEUED, _State.WAITING):
                 return
             self._state = _State.RUNNING
         message = self._message
@@ -72,6 +85,9 @@ class MessageRun:
         decision = self._context.judge(message, since=None)
         if isinstance(decision, RetryIn):
             self._context.attempts.note(message.delivery.broker_id, message.attempt)
+            if self._context.capabilities.copied_delays and decision.delay <= HELD_DELAY:
+                self._wait_for_retry(decision.delay)
+                return
             self._context.in_hand.retry_due(self._context.runtime.clock.monotonic() + decision.delay)
         settlement = self._context.settlement(message, decision)
         with self._lock:
@@ -79,6 +95,14 @@ class MessageRun:
         self._context.settle(
             self, message, settlement, self._call, lambda error: self._settled(settlement, started, error)
         )
+
+    def _wait_for_retry(self, delay: float) -> None:
+        self._context.in_hand.count("retried")
+        with self._lock:
+            self._state = _State.WAITING
+            self._retry = self._context.later(self, delay, self._handle, self._message.session_id)
+        if self._context.in_hand.stopping:
+            self.stop()  # it was asked while the handler ran, and did not see a retry to cancel
 
     def _settled(self, settlement: Settlement, started: float, error: QueueError | None) -> None:
         message = self._message

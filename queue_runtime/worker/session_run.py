@@ -12,7 +12,8 @@ from queue_runtime.provider import Abandon, Settlement
 from queue_runtime.scheduler import Timer
 from queue_runtime.session_client import SessionClient
 from queue_runtime.worker.context import Context
-from queue_runtime.worker.verdict import RetryIn
+from queue_runtime.worker.crash_mark import CrashMark
+from queue_runtime.worker.verdict import GiveUp, RetryIn
 
 SLICE = 0.25
 """Longest wait in seconds of an idle session before it looks whether its place is wanted."""
@@ -33,15 +34,20 @@ class SessionRun:
     """stepping → running → settling → stepping …, with waiting between two attempts at one message.
 
     Only the head is worked on; the next message follows the confirmed settlement of the one before. While
-    a failed head waits for its next attempt no thread is held, the lease is kept, and the rest waits.
+    a failed head waits for its next attempt no thread is held, the lease is kept, and the rest waits. After
+    its turn the session is let go between two messages, if its place is wanted.
     """
 
     def __init__(self, context: Context, session: SessionClient) -> None:
         self._context = context
         self._session = session
+        self._mark = CrashMark(context, session)
+        self._began = context.runtime.clock.monotonic()
         # written by one step after the other
         self._head: ReceivedMessage | None = None
         self._since = 0.0
+        self._refused: GiveUp | None = None
+        self._done = 0
         self._lock = threading.Lock()
         # guarded by _lock
         self._state = _State.STEPPING
@@ -71,7 +77,7 @@ class SessionRun:
             self._session.lease.lose("the worker failed on it")
             self._context.in_hand.end(self)
         else:
-            self._give_back()
+            self._give_back(graceful=False)
 
     def overdue(self) -> bool:
         self._session.lease.lose("the worker stopped before its handler did")
@@ -88,21 +94,31 @@ class SessionRun:
             if self._state not in (_State.STEPPING, _State.WAITING):
                 return
             self._state = _State.STEPPING
-        if self._context.in_hand.stopping:
+        if self._context.in_hand.stopping or (self._head is None and self._turn_is_over()):
             self._give_back()
             return
-        if self._head is None:
-            self._head = self._next()
+        if self._head is None and (head := self._next()) is not None:
+            self._head = head
+            self._refused = self._mark.admit(head)
             self._since = self._context.runtime.clock.monotonic()
         if self._head is None or self._session.lease.lost or self._context.in_hand.stopping:
             self._give_back()
             return
         self._handle(self._head)
 
+    def _turn_is_over(self) -> bool:
+        """It has had its share, others want its place, and there is nothing here that would go back."""
+        turn = self._context.turn
+        lasted = self._context.runtime.clock.monotonic() - self._began
+        if not self._done or (lasted < turn.longest and (turn.most is None or self._done < turn.most)):
+            return False
+        rest = not self._session.continues or self._session.has_unsettled()
+        return not rest and self._context.in_hand.permit_wanted
+
     def _next(self) -> ReceivedMessage | None:
         """The session's next message; None if it stays idle, its place is wanted, or it is lost."""
         clock = self._context.runtime.clock
-        deadline = clock.monotonic() + self._context.session_idle
+        deadline = clock.monotonic() + self._context.turn.idle
         try:
             while True:
                 left = deadline - clock.monotonic()
@@ -123,8 +139,9 @@ class SessionRun:
         with self._lock:
             self._state = _State.RUNNING
         started = self._context.runtime.clock.monotonic()
-        message.attempt = self._context.attempts.next_of(message.delivery.broker_id)
-        decision = self._context.judge(message, since=self._since)
+        if self._refused is None:
+            message.attempt = self._context.attempts.next_of(message.delivery.broker_id)
+        decision = self._refused or self._context.judge(message, since=self._since)
         if isinstance(decision, RetryIn) and not self._session.lease.lost:
             self._wait_for_retry(message, decision.delay)
             return
@@ -158,6 +175,7 @@ class SessionRun:
             self._context.attempts.forget(message.delivery.broker_id)
             self._context.settled(message, settlement, started)
             self._head = None
+            self._done += 1
             self._submit()
             return
         self._context.not_settled(message, error)
@@ -166,8 +184,9 @@ class SessionRun:
         self._context.in_hand.retry_due(self._retry_at)
         self._give_back()
 
-    def _give_back(self) -> None:
-        """Let the session go: a head that has failed with its backoff, the rest behind it at once."""
+    def _give_back(self, *, graceful: bool = True) -> None:
+        """Let the session go: a head that has failed with its backoff, the rest behind it at once. If that is
+        not *graceful*, what was marked stays so."""
         with self._lock:
             if self._state is _State.ENDED:
                 return
@@ -176,6 +195,8 @@ class SessionRun:
         head = self._head
         unsettled = self._session.has_unsettled()
         try:
+            if graceful:
+                self._mark.take_back()
             if head is not None and head.settled_as is None and not self._session.lease.lost:
                 unsettled = True
                 backoff = max(0.0, retry_at - self._context.runtime.clock.monotonic())

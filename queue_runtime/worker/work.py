@@ -92,7 +92,9 @@ class Work:
         end = clock.monotonic() + deadline
         before = self.in_hand.tally()
         # 1, 2: fetch no more, release what was not started.
-        for run in self.in_hand.stop():
+        runs = self.in_hand.stop()
+        self._runtime.provider.wake(self._context.target)  # or our own poll might take what is released now
+        for run in runs:
             run.stop()
         self._runtime.stop_waiting(self._context.target)
         # 3: let handlers finish; their leases are kept, and their settlements are part of them.

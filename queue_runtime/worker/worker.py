@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar, overload
 
@@ -15,7 +16,7 @@ from queue_runtime.message import ReceivedMessage, check_queue
 from queue_runtime.provider import QueueDescription
 from queue_runtime.runtime import Runtime
 from queue_runtime.worker.attempts import Attempts
-from queue_runtime.worker.context import Context
+from queue_runtime.worker.context import Context, Turn
 from queue_runtime.worker.fetcher import Fetcher
 from queue_runtime.worker.handling import entry_point
 from queue_runtime.worker.in_hand import InHand
@@ -38,12 +39,16 @@ class Worker:
     """Calls *handler* with each message of *queue*, at most *concurrency* at once; returning completes it.
 
     With ``payload=SomeDataclass`` the handler is called with the decoded payload and the message. A handler
-    that raises is tried again by *policy*; `Retry` asks for that, `Reject` for the dead-letter queue. On a
-    queue with sessions one message of a session is handled at a time, in order, and the session waits for
-    its failed head; it is let go after *session_idle* seconds without a message, or at once when its place
-    is wanted. Leases are kept alive meanwhile; `message.lease` says if one is lost all the same. One question
-    to the broker waits *poll* seconds for messages: what idle costs, and on SQS, whose polls cannot be woken,
-    how long the end of `run` may take.
+    that raises is tried again by *policy*; `Retry` asks for that, `Reject` for the dead-letter queue. Leases
+    are kept alive meanwhile; `message.lease` says if one is lost all the same. One question to the broker
+    waits *poll* seconds for messages: what idle costs, and on SQS, whose polls cannot be woken, how long the
+    end of `run` may take.
+
+    On a queue with sessions one message of a session is handled at a time, in order, and the session waits
+    for its failed head. It is let go after *session_idle* seconds without a message, or at once when its
+    place is wanted. So that a busy one starves no other it is let go too, between two messages, when its
+    place is wanted and it has had it for *session_max_time* seconds (``inf``: for ever) or
+    *session_max_messages* messages; its place is wanted when all *concurrency* of them are taken.
 
     One worker serves one queue; several may share a client, its threads and its leases. A worker that runs
     when its process forks runs in the parent only; its `status` in the child says so. Raises
@@ -61,6 +66,8 @@ class Worker:
         concurrency: int = 16,
         policy: HandlerPolicy | None = None,
         session_idle: float = 2.0,
+        session_max_time: float = 30.0,
+        session_max_messages: int | None = None,
         poll: float = POLL,
     ) -> None: ...
 
@@ -75,6 +82,8 @@ class Worker:
         concurrency: int = 16,
         policy: HandlerPolicy | None = None,
         session_idle: float = 2.0,
+        session_max_time: float = 30.0,
+        session_max_messages: int | None = None,
         poll: float = POLL,
     ) -> None: ...
 
@@ -88,6 +97,8 @@ class Worker:
         concurrency: int = 16,
         policy: HandlerPolicy | None = None,
         session_idle: float = 2.0,
+        session_max_time: float = 30.0,
+        session_max_messages: int | None = None,
         poll: float = POLL,
     ) -> None:
         check_queue(queue)
@@ -97,6 +108,15 @@ class Worker:
             )
         if not 0 <= session_idle < float("inf"):
             raise ConfigurationError(f"session_idle must be seconds from 0 on, it is {session_idle!r}")
+        if not session_max_time > 0:
+            raise ConfigurationError(f"session_max_time must be seconds above 0, it is {session_max_time!r}")
+        if session_max_messages is not None and (
+            not isinstance(session_max_messages, int) or session_max_messages < 1
+        ):
+            raise ConfigurationError(
+                "session_max_messages must be a whole number from 1 on, or None for no limit, it is "
+                f"{session_max_messages!r}"
+            )
         if not 0 < poll < float("inf"):
             raise ConfigurationError(f"poll must be seconds above 0, it is {poll!r}")
         if not isinstance(client, QueueClient):
@@ -110,7 +130,7 @@ class Worker:
         self._enter = entry_point(handler, payload)
         self._concurrency = concurrency
         self._policy = policy or HandlerPolicy()
-        self._session_idle = session_idle
+        self._turn = Turn(idle=session_idle, longest=session_max_time, most=session_max_messages)
         self._poll = poll
         self._signals = 0  # written by signal handlers, which take no lock
         self._lock = threading.Lock()
@@ -137,7 +157,7 @@ class Worker:
         Backoffs are waited for on the client's clock: with a `FakeClock` another thread must advance it.
         """
         self._signals = 0
-        self._start(poll=wait, session_idle=min(wait, self._session_idle))
+        self._start(poll=wait, turn=replace(self._turn, idle=min(wait, self._turn.idle)))
         return self._run_until(lambda work: work.in_hand.is_idle(), deadline)
 
     def start(self) -> None:
@@ -146,7 +166,7 @@ class Worker:
         Raises `QueueNotFound`, and `ConfigurationError` if the queue has no dead-letter queue: what can
         never be handled would have nowhere to go.
         """
-        self._start(poll=self._poll, session_idle=self._session_idle)
+        self._start(poll=self._poll, turn=self._turn)
 
     def stop(self, deadline: float = STOP_DEADLINE) -> StopReport:
         """Stop within *deadline* seconds and say how that went. A second call answers the same.
@@ -184,7 +204,7 @@ class Worker:
             f"| held {now.held} | leases {now.leases}]>"
         )
 
-    def _start(self, *, poll: float, session_idle: float) -> None:
+    def _start(self, *, poll: float, turn: Turn) -> None:
         runtime = self._client.runtime_for(self._queue)
         target = runtime.target(self._queue)
         found = runtime.describe(target)
@@ -195,7 +215,14 @@ class Worker:
             runtime.executor.claim(self._concurrency)
             in_hand = InHand(runtime.clock, self._concurrency)
             context = Context(
-                runtime, self._queue, self._enter, self._policy, session_idle, in_hand, Attempts()
+                runtime=runtime,
+                queue=self._queue,
+                enter=self._enter,
+                policy=self._policy,
+                turn=turn,
+                capabilities=found.capabilities,
+                in_hand=in_hand,
+                attempts=Attempts(),
             )
             fetcher = Fetcher(context, sessions=found.capabilities.sessions != "none", wait=poll)
             self._work = Work(context, fetcher)

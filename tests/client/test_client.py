@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from queue_runtime import ClientSettings, Message, ProviderSettings, QueueClient, Worker, connect, registry
-from queue_runtime.clock import SystemClock
+from queue_runtime import client as client_module
+from queue_runtime.clock import Clock, SystemClock
 from queue_runtime.config import parse_url
 from queue_runtime.errors import (
     AuthorizationFailed,
@@ -29,6 +30,8 @@ from queue_runtime.errors import (
 )
 from queue_runtime.events import Event
 from queue_runtime.executor import SessionExecutor
+from queue_runtime.provider import ProviderClient
+from queue_runtime.providers import memory
 from queue_runtime.testing import FakeClock
 from tests.client.hands import URL, accepted, one, send, taken
 from tests.fakes import REAL, Act, Gate, Script, fails, our_threads, scripted, stored
@@ -86,6 +89,35 @@ class TestConnecting:
     def test_says_at_once_what_cannot_work(self, url: str, text: str) -> None:
         with pytest.raises(ConfigurationError, match=text):
             connect(url)
+
+    @pytest.mark.parametrize("target", ["memory://?queues=jobs", "sqs://eu-west-1"])
+    def test_takes_no_credential_to_a_provider_that_takes_none(self, target: str) -> None:
+        with pytest.raises(ConfigurationError, match=r"takes no credential object .*leave credential= out"):
+            connect(target, credential=object())
+
+    @pytest.mark.parametrize(
+        "target", ["toy://place?a=b", ClientSettings(provider=ProviderSettings(provider="toy"))]
+    )
+    def test_hands_a_credential_to_the_provider_and_shows_it_to_nobody(
+        self, monkeypatch: pytest.MonkeyPatch, target: Any
+    ) -> None:
+        given: list[ProviderSettings] = []
+
+        def make(settings: ProviderSettings, clock: Clock) -> ProviderClient:
+            given.append(settings)
+            return memory.create(ProviderSettings(provider="memory"), clock)
+
+        monkeypatch.setattr(client_module, "find", lambda name: make)
+
+        class Token:
+            def __repr__(self) -> str:
+                return "hunter2"
+
+        token = Token()
+        with connect(target, credential=token) as client:
+            assert "hunter2" not in repr(client)
+
+        assert [settings.credential for settings in given] == [token]
 
     def test_asks_the_broker_nothing_and_starts_no_thread(self, script: Script) -> None:
         with scripted(script):
@@ -150,7 +182,7 @@ class TestReceiving:
 
             assert [message.id for message in receiving.result(REAL)] == ["m"]
 
-    @pytest.mark.parametrize("verb", ["receive", "accept_session"])
+    @pytest.mark.parametrize("verb", ["receive", "accept_sessions"])
     def test_a_broker_that_waits_for_less_is_asked_again(
         self, client: QueueClient, script: Script, clock: FakeClock, verb: str
     ) -> None:
@@ -158,7 +190,7 @@ class TestReceiving:
 
         def short_poll(act: Act) -> Any:
             clock.advance(20.0)
-            return None if verb == "accept_session" else []
+            return []
 
         script.then(verb, *[short_poll] * 3)
 
@@ -224,6 +256,21 @@ class TestReceiving:
         with pytest.raises(InvalidArgument, match=text):
             client.renew(message, lease=lease)
 
+    def test_a_lease_is_not_asked_for_where_the_queue_alone_says_how_long_it_is(self, script: Script) -> None:
+        with scripted(script, URL, chosen_lease=False) as client:
+            message = one(client)
+            for act in (
+                lambda: client.receive("jobs", lease=5.0),
+                lambda: client.renew(message, lease=5.0),
+            ):
+                with pytest.raises(
+                    UnsupportedOperation, match=r"lock duration, not for 5\.0 s; leave lease= out"
+                ):
+                    act()
+            client.renew(message)
+
+            assert (len(script.calls("receive")), len(script.calls("renew"))) == (1, 1)
+
     def test_fewer_than_one_message_is_refused(self, client: QueueClient) -> None:
         with pytest.raises(InvalidArgument, match="max_messages must be at least 1, it is 0"):
             client.receive("jobs", max_messages=0)
@@ -244,6 +291,7 @@ class TestClosed:
         send(client, "events", "a1")
         session = accepted(client)
         [inside] = session.receive()
+        scheduled = client.schedule("jobs", Message(body=b"", delay=1.0))
         dead = client.dead_letters("jobs")
         client.close()
 
@@ -256,6 +304,9 @@ class TestClosed:
             lambda: client.send_batch("jobs", []),
             lambda: client.receive("jobs"),
             lambda: client.accept_session("events"),
+            lambda: client.accept_session("events", session_id="a"),
+            lambda: client.schedule("jobs", Message(body=b"", delay=1.0)),
+            lambda: client.cancel(scheduled),
             lambda: client.describe("jobs"),
             lambda: client.dead_letters("jobs"),
             lambda: client.complete(message),
@@ -269,6 +320,8 @@ class TestClosed:
             dead.replay,
             session.receive,
             session.renew,
+            session.get_state,
+            lambda: session.set_state(b""),
             lambda: session.complete(inside),
             lambda: session.abandon(inside),
             lambda: session.dead_letter(inside, reason="x"),

@@ -113,7 +113,7 @@ def keeps_closed_sessions(true: Any, session: InMemorySession) -> None:
     pass
 
 
-def forgets_what_a_lost_session_had(true: Any, session: Session) -> None:
+def forgets_what_a_lost_session_had(true: Any, session: Session, now: float) -> None:
     session.leased_until = None
 
 
@@ -166,6 +166,81 @@ def counts_characters(true: Any, client: InMemoryClient, queue: str, message: Me
     return len(message.body.decode(errors="replace"))
 
 
+def gives_by_id_what_another_holds(true: Any, queue: SessionQueue, session_id: str, now: float) -> Session:
+    return queue._hold(queue._session(session_id, session_id), now)
+
+
+def gives_another_than_was_asked_for(
+    true: Any, queue: SessionQueue, session_id: str, now: float
+) -> Session | None:
+    return queue.accept(now)
+
+
+def has_no_session_without_messages(
+    true: Any, queue: SessionQueue, session_id: str, now: float
+) -> Session | None:
+    found: Session | None = true(queue, session_id, now)
+    return found if found is not None and found.messages else None
+
+
+def accepts_more_than_it_is_asked_for(
+    true: Any, client: InMemoryClient, queue: str, most: int, wait: float, **options: Any
+) -> Any:
+    return true(client, queue, most + 1, wait, **options)
+
+
+def counts_closed_sessions_and_denies_it(true: Any, session: Session, now: float) -> None:
+    session.leased_until = None
+    for stored in session.messages.values():
+        stored.leased_until = None
+
+
+def forgets_states(true: Any, session: Session, now: float) -> None:
+    true(session, now)
+    session.state = None
+
+
+def keeps_states_as_text(true: Any, session: InMemorySession, state: bytes | None) -> None:
+    true(session, None if state is None else state.decode(errors="replace").encode())
+
+
+def shares_states(true: Any, session: InMemorySession, state: bytes | None) -> None:
+    for each in session._queue._sessions.values():
+        each.state = state
+
+
+def keeps_states_that_are_removed(true: Any, session: InMemorySession, state: bytes | None) -> None:
+    if state is not None:
+        true(session, state)
+
+
+def lets_lost_sessions_at_the_state(true: Any, session: InMemorySession, state: bytes | None) -> None:
+    session._session.state = state
+
+
+def cancels_nothing(true: Any, client: InMemoryClient, queue: str, receipts: Any) -> Any:
+    return [Outcome() for _ in receipts]
+
+
+def cancels_all(true: Any, client: InMemoryClient, queue: str, receipts: Any) -> Any:
+    return true(client, queue, [str(s.sequence) for s in client._broker.queue(queue).stored()])[
+        : len(receipts)
+    ]
+
+
+def cancels_what_is_due(true: Any, queue: PlainQueue, sequence: int, now: float) -> None:
+    queue._messages.pop(sequence, None)
+
+
+def schedules_for_now(true: Any, client: InMemoryClient, queue: str, messages: Sequence[Message]) -> Any:
+    return true(client, queue, [replace(message, delay=0.0) for message in messages])
+
+
+def schedules_at_the_head_of_the_session(true: Any, queue: SessionQueue, stored: Stored, now: float) -> int:
+    queue.append(stored)
+    return stored.sequence
+
+
 def holds_a_lock_through_its_receives(patch: pytest.MonkeyPatch) -> None:
     busy = threading.Lock()
 
@@ -211,6 +286,21 @@ BROKEN: dict[str, Break] = {
         (Stored, "shown", drops_empty_attributes),
         (Stored, "shown", normalises_line_ends),
         (InMemoryClient, "size", counts_characters),
+        (SessionQueue, "accept_one", gives_by_id_what_another_holds),
+        (SessionQueue, "accept_one", gives_another_than_was_asked_for),
+        (SessionQueue, "accept_one", has_no_session_without_messages),
+        (InMemoryClient, "accept_sessions", accepts_more_than_it_is_asked_for),
+        (Session, "let_go", counts_closed_sessions_and_denies_it),
+        (Session, "let_go", forgets_states),
+        (InMemorySession, "set_state", keeps_states_as_text),
+        (InMemorySession, "set_state", shares_states),
+        (InMemorySession, "set_state", keeps_states_that_are_removed),
+        (InMemorySession, "set_state", lets_lost_sessions_at_the_state),
+        (InMemoryClient, "cancel", cancels_nothing),
+        (InMemoryClient, "cancel", cancels_all),
+        (PlainQueue, "cancel", cancels_what_is_due),
+        (InMemoryClient, "schedule", schedules_for_now),
+        (SessionQueue, "add", schedules_at_the_head_of_the_session),
     )
 }
 BROKEN["holds_a_lock_through_its_receives"] = holds_a_lock_through_its_receives

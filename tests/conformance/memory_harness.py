@@ -18,6 +18,7 @@ class MemoryHarness:
     lease = 5.0
     look = 0.0
     counts_lag = 0.0
+    opening = 0.0
     faults: Mapping[str, str] = {}
 
     def __init__(self, sessions: str) -> None:

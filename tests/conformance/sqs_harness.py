@@ -28,6 +28,7 @@ class SqsHarness:
     """
 
     lease = 1.0
+    opening = 0.0
 
     def __init__(
         self,

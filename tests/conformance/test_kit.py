@@ -12,12 +12,15 @@ import pytest
 
 from queue_runtime.errors import QueueError
 from queue_runtime.testing.conformance import (
+    by_id,
     content,
     dead_letters,
     leases,
     limits,
     receiving,
+    scheduling,
     session_ends,
+    session_states,
     sessions,
     settling,
     threads,
@@ -36,6 +39,13 @@ buried = partial(
 )
 explained = partial(
     dead_letters.TestDeadLetters().test_it_keeps_what_it_was_and_says_why_it_is_there, kind="plain"
+)
+
+set_and_seen = partial(
+    session_states.TestSessionState().test_what_was_set_is_there_for_the_next_holder, state=b"state"
+)
+taken_back = partial(
+    scheduling.TestScheduling().test_one_that_was_cancelled_never_comes_and_the_others_do, kind="plain"
 )
 
 CAUGHT_BY: dict[str, Row] = {
@@ -79,6 +89,38 @@ CAUGHT_BY: dict[str, Row] = {
         body=content.BODIES["line-ends"],
     ),
     "counts_characters": partial(limits.TestSize().test_bytes_count_and_not_characters, kind="plain"),
+    "gives_by_id_what_another_holds": by_id.TestAcceptById().test_one_that_is_held_is_not_available,
+    "gives_another_than_was_asked_for": by_id.TestAcceptById().test_it_is_the_one_that_was_asked_for,
+    "has_no_session_without_messages": (
+        by_id.TestAcceptById().test_one_without_messages_is_held_like_any_other
+    ),
+    "accepts_more_than_it_is_asked_for": (
+        sessions.TestOnePairOfHands().test_other_sessions_flow_past_a_held_one
+    ),
+    "counts_closed_sessions_and_denies_it": (
+        session_ends.TestClose().test_a_hold_that_was_let_go_counts_as_the_queue_says
+    ),
+    "forgets_states": set_and_seen,
+    "keeps_states_as_text": partial(
+        session_states.TestSessionState().test_what_was_set_is_there_for_the_next_holder,
+        state=session_states.STATES["any-bytes"],
+    ),
+    "shares_states": session_states.TestSessionState().test_each_session_has_its_own,
+    "keeps_states_that_are_removed": session_states.TestSessionState().test_it_may_be_replaced_and_removed,
+    "lets_lost_sessions_at_the_state": (
+        session_states.TestSessionState().test_one_who_has_lost_it_without_knowing_changes_nothing
+    ),
+    "cancels_nothing": taken_back,
+    "cancels_all": taken_back,
+    "cancels_what_is_due": partial(
+        scheduling.TestScheduling().test_one_that_was_received_cannot_be_cancelled, kind="plain"
+    ),
+    "schedules_for_now": partial(
+        scheduling.TestScheduling().test_a_scheduled_message_comes_when_it_is_due, kind="sessions"
+    ),
+    "schedules_at_the_head_of_the_session": (
+        scheduling.TestSchedulingInASession().test_one_that_is_not_due_holds_back_no_other_of_its_session
+    ),
     "holds_a_lock_through_its_receives": (
         threads.TestSettlingMeanwhile().test_nothing_waits_for_a_receive_from_the_same_queue
     ),
@@ -91,7 +133,7 @@ def test_a_provider_that_breaks_a_promise_is_caught(broken: str, monkeypatch: py
     kit = Kit(harness)
     BROKEN[broken](monkeypatch)
 
-    with pytest.raises((AssertionError, QueueError)):
+    with pytest.raises((AssertionError, QueueError, pytest.fail.Exception)):
         CAUGHT_BY[broken](kit)
 
     monkeypatch.undo()
@@ -114,6 +156,7 @@ class Mine:
     lease = 5.0
     look = 0.0
     counts_lag = 0.0
+    opening = 0.0
     faults = FAULTS
 
     def __init__(self):

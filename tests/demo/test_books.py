@@ -105,6 +105,18 @@ def test_calls_are_counted_for_the_app_and_the_first_life_of_the_bot(path: Path)
     assert books_of(path).calls == {"send": 2}
 
 
+def test_a_life_of_the_bot_is_up_when_the_broker_has_answered_it(path: Path) -> None:
+    called = ProviderCalled(queue="events", operation="describe", messages=0, seconds=0.1, error=None)
+    Journal(path).hear(called)
+    Journal(path, life=0).hear(replace(called, error="ConnectionFailed"))
+
+    assert books_of(path).up == set()
+
+    Journal(path, life=0).hear(called)
+
+    assert books_of(path).up == {0}
+
+
 def test_a_line_that_is_still_being_written_is_read_when_it_is_whole(path: Path) -> None:
     reader = Reader(path)
     assert list(reader.new()) == []

@@ -19,6 +19,7 @@ class Sky(Enum):
     CLEAR = "everything passes"
     CLOSED = "connections are reset at once"
     SILENT = "requests arrive and are never answered"
+    STILL = "nothing passes either way, and no connection ends"
     LOST = "requests arrive and are done, the answers are lost and the connection with them"
 
 
@@ -33,6 +34,7 @@ class Weather:
         # guarded by _lock
         self._sky = Sky.CLEAR
         self._open: set[socket.socket] = set()
+        self._frozen: set[int] = set()
         self._threads: list[threading.Thread] = []
 
     @property
@@ -53,6 +55,11 @@ class Weather:
             connections = list(self._open)
         for connection in connections:
             _reset(connection)
+
+    def freeze(self, port: int) -> None:
+        """Let nothing pass any more on the connection that comes from this local port."""
+        with self._lock:
+            self._frozen.add(port)
 
     def __enter__(self) -> Self:
         self._start(self._accept)
@@ -90,16 +97,18 @@ class Weather:
                 continue
             with self._lock:
                 self._open |= {below, above}
-            self._start(self._pump, below, above, False)
-            self._start(self._pump, above, below, True)
+            port: int = below.getpeername()[1]
+            self._start(self._pump, below, above, False, port)
+            self._start(self._pump, above, below, True, port)
 
-    def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, answers: bool, port: int) -> None:
         with suppress(OSError):
             while data := source.recv(CHUNK):
                 sky = self.sky
                 if answers and sky is Sky.LOST:
                     break
-                if not (answers and sky is Sky.SILENT):
+                still = sky is Sky.STILL or port in self._frozen
+                if not (still or (answers and sky is Sky.SILENT)):
                     sink.sendall(data)
         with self._lock:
             self._open -= {source, sink}

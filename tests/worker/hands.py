@@ -24,7 +24,7 @@ SOON = 5.0
 
 URL = "memory://?queues=plain,sessions:sessions,groups:groups&lease=30"
 
-FETCH = {"plain": "receive", "sessions": "accept_session", "groups": "receive"}
+FETCH = {"plain": "receive", "sessions": "accept_sessions", "groups": "receive"}
 SETTLE = {"plain": "settle", "sessions": "session.settle", "groups": "settle"}
 
 SESSIONS = pytest.mark.parametrize("queue", ["sessions", "groups"])

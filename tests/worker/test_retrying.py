@@ -55,7 +55,7 @@ class TestRetrying:
             for attempt in (1, 2):
                 wait_until(lambda seen=attempt: len(of(events, HandlerFailed)) == seen)  # type: ignore[misc]
                 clock.block_until(2)
-                clock.advance(2.0)
+                clock.advance(2.2)
             desk.wait_for(lambda: ("a2", 1) in desk.calls)
 
         assert [call for call in desk.calls if call[0] != "b1"] == [

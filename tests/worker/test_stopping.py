@@ -50,6 +50,34 @@ class TestStopping:
         now = client.describe(queue)
         assert (now.active, now.leased) == (2, 0), "free at once"
 
+    def test_its_own_poll_is_called_off_before_anything_is_released_that_it_could_take(
+        self, client: QueueClient, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        order: list[str] = []
+        provider = client.runtime().provider
+        wake, stop = provider.wake, MessageRun.stop
+
+        def noted_wake(queue: str) -> None:
+            order.append("wake")
+            wake(queue)
+
+        def noted_stop(run: MessageRun) -> None:
+            order.append("stop")
+            stop(run)
+
+        monkeypatch.setattr(provider, "wake", noted_wake)
+        monkeypatch.setattr(MessageRun, "stop", noted_stop)
+        desk.hold("a1")
+        send(client, "plain", "a1", "a2")
+        worker = Worker(client, "plain", desk)
+        worker.start()
+        desk.wait_for_calls("a1")
+
+        worker.stop(deadline=0.0)
+
+        assert order[0] == "wake"
+        assert "stop" in order
+
     @SESSIONS
     def test_a_head_that_waits_for_its_retry_goes_back_with_its_backoff(
         self, client: QueueClient, queue: str, clock: FakeClock, desk: Desk, events: list[Event]

@@ -28,10 +28,11 @@ class TestLeases:
 
         with Worker(client, queue, desk):
             desk.wait_for_calls("a1")
-            for _ in range(30):
+            for _ in range(60):
                 clock.block_until(2)  # the scheduler and the fetcher
-                clock.advance(10.0)
-                wait_until(lambda: desk.leases[0].remaining() > 15.0)
+                clock.advance(5.0)
+                # Due with 15 s left, or less where the last renewal was still under way when time went on.
+                wait_until(lambda: desk.leases[0].remaining() > 10.0)
             desk.let_go("a1")
             wait_until(lambda: bool(of(events, MessageCompleted)))
 

@@ -30,6 +30,8 @@ class Books:
         self.retried_in_place = 0
         self.calls: Counter[str] = Counter()
         """Operation -> requests to the broker by the app and by the bot's first life."""
+        self.up: set[int] = set()
+        """Lives of the bot that have had an answer of the broker."""
         self.reports: list[Mapping[str, Any]] = []
         """How the bot stopped, one for each life."""
         self.warnings: list[str] = []
@@ -102,6 +104,8 @@ class Books:
         self.retried_in_place += record["delay"] is not None and record["session_id"] is not None
 
     def _called(self, record: Record) -> None:
+        if record["error"] is None and "life" in record:
+            self.up.add(record["life"])
         if record.get("life", 0) == 0 and not self.reports:
             self.calls[record["operation"]] += 1
 

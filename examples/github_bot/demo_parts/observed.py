@@ -5,7 +5,6 @@ The bot knows of neither. ``python -m demo_parts.observed JOURNAL TROUBLES LIFE`
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import time
@@ -62,7 +61,7 @@ def main() -> None:
     """Run the bot until SIGTERM; its report is the journal's last record of this life."""
     journal_path, troubles_path, life = sys.argv[1:]
     # What the demo shows comes from the journal; this is for a reader of the log file.
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    worker.log_to(stream=sys.stderr)
     journal = Journal(Path(journal_path), life=int(life), process=os.getpid())
     handler = observed(worker.handle, journal, read_troubles(Path(troubles_path)))
     report = worker.run(handler, [journal.hear])

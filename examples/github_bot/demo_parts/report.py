@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -14,8 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from demo_parts.books import Books
-from demo_parts.checker import Broken, History, excused_repeats
+from demo_parts.figures import Figure, Row, rows
 
 EVERY = 2.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -61,92 +57,27 @@ class Show:
             self.say(line)
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """All that the table is made of."""
-
-    where: str
-    requests: str
-    """What a call to this provider is called."""
-    books: Books
-    history: History
-    broken: Sequence[Broken]
-    replayed: int
-    seconds: float
-
-
-def table(result: Result) -> Table:
-    """The closing table."""
-    shown = Table(title=f"github_bot on {result.where}", show_header=False, title_justify="left")
-    shown.add_column("what", no_wrap=True)
-    shown.add_column("came to")
-    for what, text in _rows(result):
-        shown.add_row(what, escape(text))
+def table(runs: Mapping[str, Sequence[Figure]]) -> Table:
+    """The closing table: a column for each of *runs*, by its broker's name. With several it also says whether
+    they came to the same, where they must."""
+    several = len(runs) > 1
+    shown = Table(show_header=several)
+    shown.add_column("", no_wrap=True)
+    for name in runs:
+        shown.add_column(name, justify="right" if several else "left")
+    if several:
+        shown.add_column("")
+    compared = rows(list(runs.values()))
+    for row, following in zip(compared, [*compared[1:], None], strict=True):
+        cells = [("  " if row.part else "") + row.name, *row.texts]
+        if several:
+            cells.append(_verdict(row))
+        ends = several and following is not None and following.same != row.same
+        shown.add_row(*map(escape, cells), end_section=ends)
     return shown
 
 
-def _rows(result: Result) -> list[tuple[str, str]]:
-    books, history = result.books, result.history
-    broken = Counter(each.promise for each in result.broken)
-    repeated = books.posts - len(books.answers)
-    forged = len(history.refused & books.answers.keys())
-    return [
-        (
-            "received",
-            f"{len(history.posted)} webhooks, {repeated} of them twice; {forged} forged ones refused",
-        ),
-        ("handled", f"{len(books.handled_at)}"),
-        ("sessions", _sessions(history)),
-        ("order verified", _verified(history, result.broken)),
-        ("retried in place", f"{books.retried_in_place} attempts"),
-        ("dead-lettered", _dead(history)),
-        ("replayed after the fix", f"{result.replayed}, {len(history.left)} left where it belongs"),
-        ("lost", f"{broken['lost'] + broken['not taken'] + broken['not replayed']}"),
-        ("duplicates", f"{broken['duplicate']} ({len(excused_repeats(history))} more with a known cause)"),
-        ("two at once", f"{broken['two at once']}"),
-        ("webhook to handled", _latency(books, history)),
-        (f"{result.requests} per message", _calls(books, len(history.posted))),
-        ("duration", f"{result.seconds:.1f} s"),
-    ]
-
-
-def _sessions(history: History) -> str:
-    sizes = Counter(each.session for each in history.posted if each.session is not None)
-    alone = sum(each.session is None for each in history.posted)
-    longest = max(sizes.values(), default=0)
-    return f"{len(sizes)}, the longest of {longest} messages; outside sessions: {alone}"
-
-
-def _verified(history: History, broken: Sequence[Broken]) -> str:
-    sessions = {each.delivery: each.session for each in history.posted}
-    sizes = Counter(session for session in sessions.values() if session is not None)
-    wrong = {sessions.get(each.delivery) for each in broken if each.promise == "out of order"}
-    several = {session for session, size in sizes.items() if size > 1}
-    return f"{len(several - wrong)} of {len(several)} sessions with more than one message"
-
-
-def _dead(history: History) -> str:
-    reasons = Counter(history.dead.values())
-    listed = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()))
-    return f"{len(history.dead)}: {listed}" if reasons else "0"
-
-
-def _latency(books: Books, history: History) -> str:
-    """Of what was handled without being a dead letter first."""
-    spans = [
-        at - books.since[delivery]
-        for delivery, at in books.handled_at.items()
-        if delivery in books.since and delivery not in history.dead
-    ]
-    if len(spans) < 2:
-        return "too few to say"
-    cuts = statistics.quantiles(spans, n=20)
-    return f"p50 {cuts[9] * 1000:.0f} ms, p95 {cuts[18] * 1000:.0f} ms"
-
-
-def _calls(books: Books, messages: int) -> str:
-    per = {operation: number / max(1, messages) for operation, number in books.calls.items()}
-    parts = ", ".join(
-        f"{operation} {share:.2f}" for operation, share in sorted(per.items()) if share >= 0.005
-    )
-    return f"{sum(per.values()):.2f} ({parts})"
+def _verdict(row: Row) -> str:
+    if not row.same:
+        return ""
+    return "DIFFERS" if row.differs else "="

@@ -1,6 +1,6 @@
-"""What the demo runs on: a broker, a web server, and lives of the bot; each ends with its `with` block.
+"""What the demo runs beside itself: a broker, a web server, and lives of the bot; each ends with its block.
 
-Only here is it known which broker it is. The app and the bot are told by QUEUE_RUNTIME_URL.
+The app and the bot are told of the broker by QUEUE_RUNTIME_URL.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,17 +19,14 @@ import worker
 from flask import Flask
 from waitress.server import create_server
 
+from demo_parts.brokers import Broker
 from demo_parts.journal import Journal
 from demo_parts.observed import observed
 from demo_parts.plan import read_troubles
 from queue_runtime import QueueClient, connect
-from queue_runtime.testing.sqs import CREDENTIALS, LocalSqs, make_queue
 
 BOT = Path(__file__).resolve().parents[1]
 """The folder of the bot."""
-
-LEASE = 30
-"""Seconds."""
 
 STOP_TIMEOUT = 35.0
 """Seconds for a bot to end after SIGTERM; its own deadline is 25."""
@@ -45,41 +42,53 @@ class Life(Protocol):
         """Ask it to stop as its environment would, and wait for that."""
 
 
-class Stage(Protocol):
-    url: str
-    where: str
-    """What runs here, for the reader."""
-    requests: str
-    """What calls to this broker are."""
+class Stage:
+    """A running broker, and how the bot is started on it. *log* takes what a process of the bot says."""
+
+    def __init__(self, url: str, *, shared: bool, log: Path) -> None:
+        self.url = url
+        self._shared = shared
+        self._log = log
 
     def start_bot(self, journal: Path, troubles: Path, life: int) -> AbstractContextManager[Life]:
         """Start the bot; it is killed at the end of the block if it still lives."""
+        start = self._in_a_process if self._shared else self._in_this_process
+        return start(journal, troubles, life)
+
+    @contextmanager
+    def _in_this_process(self, journal: Path, troubles: Path, life: int) -> Iterator[Life]:
+        diary = Journal(journal, life=life, process=os.getpid())
+        handler = observed(worker.handle, diary, read_troubles(troubles))
+        with connect(self.url, listeners=[diary.hear]) as client:
+            yield _Thread(client, handler, diary)
+        diary.close()
+
+    @contextmanager
+    def _in_a_process(self, journal: Path, troubles: Path, life: int) -> Iterator[Life]:
+        with self._log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "demo_parts.observed", str(journal), str(troubles), str(life)],
+                cwd=BOT,
+                env={**os.environ, "QUEUE_RUNTIME_URL": self.url},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Not in the terminal's group: Ctrl-C is the driver's, which stops the bot.
+                start_new_session=True,
+            )
+        try:
+            yield _Process(process, self._log)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
 
 
 @contextmanager
-def memory_stage(folder: Path) -> Iterator[Stage]:
-    """Everything in this process."""
-    yield _Memory()
-
-
-@contextmanager
-def sqs_stage(folder: Path) -> Iterator[Stage]:
-    """A local SQS endpoint with a FIFO queue and its dead-letter queue; the bot is a process of its own."""
-    with LocalSqs() as endpoint:
-        sdk = endpoint.client()
-        try:
-            made = make_queue(sdk, "github-events.fifo", fifo=True, lease=LEASE)
-        finally:
-            sdk.close()
-        before = {name: os.environ.get(name) for name in CREDENTIALS}
-        os.environ.update(CREDENTIALS)
-        try:
-            yield _Sqs(endpoint.target(events=made.name), folder / "worker.log")
-        finally:
-            _restore(before)
-
-
-STAGES = {"sqs": sqs_stage, "memory": memory_stage}
+def staged(broker: Broker, folder: Path) -> Iterator[Stage]:
+    """*broker*, running; its bot's log is in *folder*."""
+    with broker.running() as url:
+        yield Stage(url, shared=broker.shared, log=folder / "worker.log")
 
 
 @contextmanager
@@ -104,20 +113,6 @@ def serving(app: Flask) -> Iterator[int]:
         server.task_dispatcher.shutdown()
 
 
-class _Memory:
-    url = "memory://github-bot-demo?queues=events:sessions"
-    where = "memory, everything in one process"
-    requests = "provider calls"
-
-    @contextmanager
-    def start_bot(self, journal: Path, troubles: Path, life: int) -> Iterator[Life]:
-        diary = Journal(journal, life=life, process=os.getpid())
-        handler = observed(worker.handle, diary, read_troubles(troubles))
-        with connect(self.url, listeners=[diary.hear]) as client:
-            yield _Thread(client, handler, diary)
-        diary.close()
-
-
 class _Thread:
     """The bot in this process."""
 
@@ -132,35 +127,6 @@ class _Thread:
 
     def stop(self) -> None:
         self._journal.stopped(self._worker.stop())
-
-
-class _Sqs:
-    where = "SQS FIFO on a local endpoint, the bot in a process of its own"
-    requests = "SQS requests"
-
-    def __init__(self, url: str, log: Path) -> None:
-        self.url = url
-        self._log = log
-
-    @contextmanager
-    def start_bot(self, journal: Path, troubles: Path, life: int) -> Iterator[Life]:
-        with self._log.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "demo_parts.observed", str(journal), str(troubles), str(life)],
-                cwd=BOT,
-                env={**os.environ, "QUEUE_RUNTIME_URL": self.url},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                # Not in the terminal's group: Ctrl-C is the driver's, which stops the bot.
-                start_new_session=True,
-            )
-        try:
-            yield _Process(process, self._log)
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
 
 
 class _Process:
@@ -182,11 +148,3 @@ class _Process:
             raise RuntimeError(f"the worker did not end within {STOP_TIMEOUT} s of SIGTERM") from None
         if status != 0:
             raise RuntimeError(f"the worker ended with status {status}; see {self._log}")
-
-
-def _restore(environment: Mapping[str, str | None]) -> None:
-    for name, value in environment.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value

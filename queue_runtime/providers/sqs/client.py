@@ -144,14 +144,13 @@ class AwsSqsClient(ProviderClient):
                 return self._renewed(known, taken)
             return taken
 
-    def accept_session(
-        self, queue: str, wait: float, *, cancelled: Cancelled = never
-    ) -> ProviderSession | None:
-        raise UnsupportedOperation(
-            "SQS hands out messages, not sessions: receive from the queue; on a FIFO queue the messages of "
-            "one answer that share a session id are that session's next",
-            provider=PROVIDER,
-        )
+    def accept_sessions(
+        self, queue: str, most: int, wait: float, *, cancelled: Cancelled = never
+    ) -> Sequence[ProviderSession]:
+        raise _no_sessions()
+
+    def accept_session(self, queue: str, session_id: str) -> ProviderSession:
+        raise _no_sessions()
 
     def settle(self, queue: str, settlements: Sequence[Settlement]) -> Sequence[Outcome[None]]:
         with self._sdk.in_use():
@@ -163,7 +162,7 @@ class AwsSqsClient(ProviderClient):
         with self._sdk.in_use():
             return self._settler.renew(self._queues.get(queue), deliveries, lease)
 
-    def peek(self, queue: str, max_messages: int) -> Sequence[Delivery]:
+    def peek(self, queue: str, max_messages: int, *, after: int = 0) -> Sequence[Delivery]:
         raise UnsupportedOperation(
             "SQS cannot show messages without handing them out; receive them under a short lease and abandon "
             "them, which raises their counts and blocks their groups meanwhile",
@@ -251,3 +250,11 @@ class AwsSqsClient(ProviderClient):
 
     def _closed(self) -> Closed:
         return Closed("the SQS client was closed while it received", provider=PROVIDER)
+
+
+def _no_sessions() -> UnsupportedOperation:
+    return UnsupportedOperation(
+        "SQS hands out messages, not sessions: receive from the queue; on a FIFO queue the messages of "
+        "one answer that share a session id are that session's next",
+        provider=PROVIDER,
+    )

@@ -38,6 +38,7 @@ class SqsOptions:
     def of(cls, settings: ProviderSettings) -> SqsOptions:
         """Read and check *settings*; raises `ConfigurationError` naming the option."""
         settings.refuse_unknown(KNOWN_OPTIONS)
+        settings.refuse_credential()
         options = settings.options
         region = settings.location or None
         if region is not None and not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", region):

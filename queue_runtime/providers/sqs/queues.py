@@ -232,6 +232,11 @@ def _capabilities(fifo: bool, size: int) -> Capabilities:
         max_delay=0.0 if fifo else float(MAX_DELAY),
         max_lease=float(MAX_LEASE),
         peek=False,
+        chosen_lease=True,
+        cancel=False,
+        copied_delays=False,
+        session_state=False,
+        counts_lost_sessions=True,
     )
 
 

@@ -13,6 +13,7 @@ A provider, in whatever distribution, runs them all from one test module::
         lease = 1.0                                  # seconds, 5 at most; rows let such leases run out
         look = 0.0                                   # seconds after which an empty answer is believed
         counts_lag = 1.0                             # seconds by which describe() may be late
+        opening = 0.0                                # seconds that opening a link may take beyond a wait
         faults = {}                                  # row -> what the endpoint itself gets wrong
 
         def make_queue(self, spec: QueueSpec) -> str: ...     # an empty queue, by the name clients use
@@ -35,6 +36,7 @@ Needs pytest: ``pip install 'queue_runtime[testing]'``.
 
 # First, for it must come before the rows.
 from queue_runtime.testing.conformance import _pytest  # noqa: F401
+from queue_runtime.testing.conformance.by_id import TestAcceptById
 from queue_runtime.testing.conformance.content import TestContent, TestSessionIdOnAPlainQueue
 from queue_runtime.testing.conformance.dead_letters import (
     TestDeadLetters,
@@ -48,7 +50,9 @@ from queue_runtime.testing.conformance.harness import FakeTime, Harness, QueueSp
 from queue_runtime.testing.conformance.leases import TestLeases
 from queue_runtime.testing.conformance.limits import TestAttributes, TestDelay, TestNames, TestSize
 from queue_runtime.testing.conformance.receiving import TestCounts, TestDelays, TestNumbers, TestWaiting
+from queue_runtime.testing.conformance.scheduling import TestScheduling, TestSchedulingInASession
 from queue_runtime.testing.conformance.session_ends import TestAbandon, TestClose, TestSessionLease
+from queue_runtime.testing.conformance.session_states import TestSessionState, TestWorkersAndSessionState
 from queue_runtime.testing.conformance.sessions import (
     TestOnePairOfHands,
     TestSessionMessages,
@@ -69,6 +73,7 @@ __all__ = [
     "QueueSpec",
     "RealTime",
     "TestAbandon",
+    "TestAcceptById",
     "TestAttributes",
     "TestClose",
     "TestClosed",
@@ -87,10 +92,13 @@ __all__ = [
     "TestQueueNotFound",
     "TestReplay",
     "TestReplayOfSessions",
+    "TestScheduling",
+    "TestSchedulingInASession",
     "TestSessionIdOnAPlainQueue",
     "TestSessionLease",
     "TestSessionMessages",
     "TestSessionOrder",
+    "TestSessionState",
     "TestSettling",
     "TestSettlingMeanwhile",
     "TestSixteenThreads",
@@ -99,6 +107,7 @@ __all__ = [
     "TestTooLate",
     "TestTwice",
     "TestWaiting",
+    "TestWorkersAndSessionState",
     "TestWrongKind",
     "Time",
 ]

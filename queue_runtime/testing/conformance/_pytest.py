@@ -10,6 +10,7 @@ except ModuleNotFoundError as exc:
     ) from exc
 
 MODULES = (
+    "by_id",
     "content",
     "dead_letters",
     "errors",
@@ -17,7 +18,9 @@ MODULES = (
     "leases",
     "limits",
     "receiving",
+    "scheduling",
     "session_ends",
+    "session_states",
     "sessions",
     "settling",
     "threads",

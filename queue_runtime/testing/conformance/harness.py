@@ -111,6 +111,11 @@ class Harness(Protocol):
         1 on real SQS, whose short polls ask only some of its servers."""
 
     @property
+    def opening(self) -> float:
+        """Seconds by which a request may exceed its wait because it opens a connection, a link or a session
+        for itself: 0 where a request is all there is."""
+
+    @property
     def faults(self) -> Mapping[str, str]:
         """Rows that the endpoint itself gets wrong (a local imitation, say), by name, with what it does.
 

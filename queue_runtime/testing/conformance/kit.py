@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import pytest
 
-from queue_runtime import Message, QueueClient, ReceivedMessage, SessionClient
+from queue_runtime import Lease, Message, QueueClient, ReceivedMessage, SessionClient
 from queue_runtime.provider import Capabilities, QueueDescription
 from queue_runtime.testing.conformance.harness import Harness, QueueSpec, Time
 
@@ -75,7 +75,8 @@ class Kit:
         self.time = harness.time
         self.lease = harness.lease
         self.look = harness.look
-        self.long_lease = 2 * harness.lease + 2 * harness.look
+        self.opening = harness.opening
+        self.long_lease = 2 * (harness.lease + harness.look + harness.opening)
         """Seconds of a hold that rows keep: longer than a look, and twice what they let run out."""
         self._clients: list[QueueClient] = []
         self._desks: list[Desk] = []
@@ -154,16 +155,17 @@ class Kit:
             self.time.sleep(0.1)
         assert seen == expected
 
-    def pass_held(self, seconds: float, lease: Any) -> None:
-        """Let time pass while *lease* is kept alive, in steps that leave each renewal the time to be made."""
+    def pass_held(self, seconds: float, *leases: Lease) -> None:
+        """Let time pass while *leases* are kept alive, in steps that leave renewals the time to be made."""
         end = self.time.clock.monotonic() + seconds
+        step = min(lease.length for lease in leases) / 12
         while (left := end - self.time.clock.monotonic()) > 0:
-            self.time.sleep(min(left, lease.length / 12))
+            self.time.sleep(min(left, step))
             for _ in range(1000):
-                if lease.remaining() > 0.4 * lease.length:
+                if all(lease.remaining() > 0.4 * lease.length for lease in leases):
                     break
                 self.yield_to_others()
-            assert not lease.lost
+            assert not any(lease.lost for lease in leases)
 
     def yield_to_others(self) -> None:
         """Let the client's own threads run: what they do takes real time on any clock."""

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from queue_runtime.errors import LeaseLost, SettlementError
-from queue_runtime.testing.conformance.kit import GRACE, Kit, Rows
+from queue_runtime.errors import LeaseLost, SettlementError, UnsupportedOperation
+from queue_runtime.testing.conformance.kit import GRACE, Desk, Kit, Rows
+
+
+def choosing(kit: Kit) -> Desk:
+    """A queue on which a lease can be asked for."""
+    desk = kit.desk(lease=30.0)
+    if not kit.capabilities(desk.queue).chosen_lease:
+        pytest.skip("Capabilities.chosen_lease is False")
+    return desk
 
 
 class TestLeases(Rows):
@@ -57,7 +65,7 @@ class TestLeases(Rows):
         assert counts == [1, 2, 3, 4]
 
     def test_a_lease_may_be_asked_for(self, kit: Kit) -> None:
-        desk = kit.desk(lease=30.0)
+        desk = choosing(kit)
         desk.send(desk.message())
         (first,) = kit.call(lambda: kit.client.receive(desk.queue, wait=5.0, lease=kit.lease))
         assert first.lease.length == kit.lease
@@ -81,7 +89,7 @@ class TestLeases(Rows):
         kit.client.complete(message)
 
     def test_a_renewal_may_ask_for_another_lease(self, kit: Kit) -> None:
-        desk = kit.desk(lease=30.0)
+        desk = choosing(kit)
         desk.send(desk.message())
         message = desk.one()
 
@@ -91,6 +99,22 @@ class TestLeases(Rows):
 
         assert message.lease.lost
         assert desk.one().delivery_count == 2
+
+    def test_where_only_the_queue_chooses_no_other_lease_is_given(self, kit: Kit) -> None:
+        desk = kit.desk()
+        if kit.capabilities(desk.queue).chosen_lease:
+            pytest.skip("Capabilities.chosen_lease is True")
+        desk.fill(2)
+        message = desk.one()
+
+        with pytest.raises(UnsupportedOperation, match="the queue's own") as caught:
+            kit.client.receive(desk.queue, lease=kit.lease)
+        assert caught.value.queue == desk.queue
+        with pytest.raises(UnsupportedOperation, match="the queue's own"):
+            kit.client.renew(message, lease=kit.lease)
+
+        kit.client.complete(message)
+        assert desk.one().delivery_count == 1
 
     def test_a_message_that_is_kept_alive_stays_here(self, kit: Kit) -> None:
         lease = kit.long_lease

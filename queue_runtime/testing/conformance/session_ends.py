@@ -76,9 +76,19 @@ class TestClose(Rows):
         session.close()
 
         again, seconds = kit.timed(lambda: accept(other, wait=10.0))
-        assert seconds < 3.0
+        assert seconds < 3.0 + kit.opening
         again.close()
         assert other.drain(4).ids == ids
+
+    def test_a_hold_that_was_let_go_counts_as_the_queue_says(self, kit: Kit) -> None:
+        desk = kit.desk("sessions")
+        desk.fill(1)
+
+        with accept(desk) as session:
+            session.receive()
+
+        (message,) = desk.drain(1).messages
+        assert message.delivery_count == 1 + kit.capabilities(desk.queue).counts_lost_sessions
 
     def test_what_was_not_settled_is_given_back(self, kit: Kit) -> None:
         desk = kit.desk("sessions")
@@ -175,7 +185,8 @@ class TestSessionLease(Rows):
 
         drained = other.drain(3)
         assert drained.ids == ids
-        assert drained.messages[0].delivery_count == 2
+        counted = kit.capabilities(desk.queue).counts_lost_sessions
+        assert drained.messages[0].delivery_count in ({2} if counted else {1, 2})
 
     def test_what_is_done_too_late_does_not_disturb_the_next_holder(self, kit: Kit) -> None:
         desk = kit.desk("sessions", lease=kit.lease)

@@ -1,8 +1,9 @@
-"""The bot and the demo against a local SQS endpoint, over real sockets and in processes of their own."""
+"""The bot and the demo on local endpoints of both clouds, over real sockets and in processes of their own."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,24 +11,24 @@ from pathlib import Path
 
 import demo
 import pytest
-from demo_parts import stage
+from demo_parts import brokers
+from demo_parts.brokers import BROKERS
 
 from queue_runtime import Message, connect
-from queue_runtime.testing.sqs import CREDENTIALS, LocalSqs, make_queue
 
 BOT = Path(__file__).resolve().parents[2] / "examples" / "github_bot"
 
+SHARED = [name for name, broker in BROKERS.items() if broker.shared]
 
-def test_the_worker_is_a_plain_script_that_ends_well_when_it_is_told_to(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    with LocalSqs() as endpoint:
-        sdk = endpoint.client()
-        made = make_queue(sdk, "github-events.fifo", fifo=True)
-        sdk.close()
-        url = endpoint.target(events=made.name)
+
+def test_there_is_one_of_each_kind() -> None:
+    assert list(BROKERS) == ["memory", "sqs", "servicebus"]
+    assert SHARED == ["sqs", "servicebus"]
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_the_worker_is_a_plain_script_that_ends_well_when_it_is_told_to(name: str) -> None:
+    with BROKERS[name].running() as url:
         with connect(url) as client:
             client.send("events", issue_opened())
         process = subprocess.Popen(
@@ -49,17 +50,18 @@ def test_the_worker_is_a_plain_script_that_ends_well_when_it_is_told_to(
     assert last.startswith("StopReport(completed=1, ")
 
 
-def test_the_demo_keeps_every_promise_on_sqs(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", SHARED)
+def test_the_demo_keeps_every_promise(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["demo.py", "--provider", "sqs", "--deliveries", "80"])
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--provider", name, "--deliveries", "80"])
     monkeypatch.setattr(signal, "signal", lambda *arguments: None)
-    monkeypatch.setattr(stage, "LEASE", 3)
+    monkeypatch.setattr(brokers, "LEASE", 5)  # short enough for renewals
 
     assert demo.main() == 0, capsys.readouterr().out
 
     out = capsys.readouterr().out
-    assert "SQS requests per message" in out
+    assert re.search("handled +│ 79", out)
     assert out.endswith("Every promise was kept.\n")
 
 
