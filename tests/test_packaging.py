@@ -112,11 +112,11 @@ class TestTheWheel:
         found = ConfigParser()
         found.read_string(wheel.read("queue_runtime-0.1.0.dist-info/entry_points.txt").decode())
 
-        assert set(found["queue_runtime.providers"]) == {"memory", "sqs"}
+        assert set(found["queue_runtime.providers"]) == {"memory", "servicebus", "sqs"}
 
 
 def test_every_entry_point_can_be_loaded() -> None:
     found = {entry.name: entry for entry in entry_points(group="queue_runtime.providers")}
 
-    assert {"memory", "sqs"} <= set(found)
+    assert {"memory", "servicebus", "sqs"} <= set(found)
     assert all(callable(entry.load()) for entry in found.values())

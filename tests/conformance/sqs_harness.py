@@ -27,7 +27,7 @@ class SqsHarness:
     Without *endpoint* it is a real account, found by boto3's own chain of credentials.
     """
 
-    lease = 1.0
+    lease = 2.0
     opening = 0.0
 
     def __init__(

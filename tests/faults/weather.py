@@ -84,7 +84,7 @@ class Weather:
     def _accept(self) -> None:
         while True:
             try:
-                below, _ = self._listener.accept()
+                below, (_, port) = self._listener.accept()
             except OSError:
                 return
             if self.sky is Sky.CLOSED:
@@ -97,7 +97,6 @@ class Weather:
                 continue
             with self._lock:
                 self._open |= {below, above}
-            port: int = below.getpeername()[1]
             self._start(self._pump, below, above, False, port)
             self._start(self._pump, above, below, True, port)
 

@@ -88,6 +88,7 @@ class TestAtRest:
 
         fault(house)
 
+        eventually(lambda: bool(lost))  # without asking
         with pytest.raises(SessionLeaseLost):
             session.renew()
         assert len(lost) == 1

@@ -14,6 +14,7 @@ from queue_runtime.errors import ConnectionFailed, InvalidReceipt, LeaseLost, Ou
 from queue_runtime.message import DeadLetterInfo
 from queue_runtime.provider import Abandon, Complete, DeadLetter
 from queue_runtime.providers.servicebus import wire
+from tests.faults.weather import Sky, Weather
 from tests.providers.servicebus_house import (
     Call,
     House,
@@ -69,6 +70,25 @@ class TestAnAnswerThatIsLost:
         threading.Event().wait(1.1)
 
         assert isinstance(settled(client, Complete(delivery)), OutcomeUnknown)
+
+    def test_with_its_connection_is_an_unknown_outcome_on_another_one_too(
+        self, house: House, make: Any
+    ) -> None:
+        house.queue()
+        with Weather(house.bus.port) as weather:
+            string = house.bus.connection_string.replace(f":{house.bus.port};", f":{weather.port};")
+            client = house.client(string)
+            fill(client, 1)
+            [delivery] = receive(client)
+            weather.sky = Sky.LOST
+
+            first = settled(client, make(delivery))
+            weather.sky = Sky.CLEAR
+            second = settled(client, make(delivery))
+            third = settled(client, Complete(delivery))
+
+        assert [type(error) for error in (first, second, third)] == [OutcomeUnknown] * 3
+        assert house.counts() in ({}, {"active": 1}, {"dead": 1})
 
     def test_of_a_settlement_that_never_arrived_does_not_matter(self, house: House, make: Any) -> None:
         house.queue(lock=30)

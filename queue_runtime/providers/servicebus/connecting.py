@@ -21,6 +21,9 @@ from queue_runtime.scheduler import Scheduler
 CLOSERS = 8
 """Links that are closed beside each other."""
 
+LOOK_EVERY = 1.0
+"""Seconds between two looks at whether links that nobody uses have ended."""
+
 MARGIN = 0.25
 """Seconds beyond its time after which an opening is ended that does not look at the time."""
 
@@ -41,6 +44,7 @@ class Connector:
         self._closed = False
         self._links: set[Link] = set()
         self._opening: set[ServiceBusReceiver | ServiceBusSender] = set()
+        self._looking = False
 
     def connect(self, queue: str, *, session: str | None = None, wait: float | None = None) -> Link:
         """A receiver; of *session*, or with *wait* of the next one that is free within so many seconds, else
@@ -117,12 +121,25 @@ class Connector:
 
     def _kept(self, link: Link) -> Link:
         with self._lock:
-            closed = self._closed
+            closed, looking = self._closed, self._looking
             self._links.add(link)
+            self._looking = True
         if closed:
             self.let_go(link)
             self.check_open()
+        if not looking:
+            self.later(LOOK_EVERY, self._look)
         return link
+
+    def _look(self) -> None:
+        """See which links have ended: a session's messages may be with somebody else already."""
+        with self._lock:
+            links = [] if self._closed else list(self._links)
+            self._looking = bool(links)
+        for link in links:
+            link.is_well()
+        if links:
+            self.later(LOOK_EVERY, self._look)
 
     def _forget(self, link: Link) -> None:
         with self._lock:

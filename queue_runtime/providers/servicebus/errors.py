@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError
@@ -29,9 +30,19 @@ from queue_runtime.errors import (
 
 PROVIDER = "servicebus"
 
-SDK_ERRORS = (AzureError, OSError, ValueError, TypeError, AttributeError, RuntimeError)
+SDK_ERRORS = (
+    AzureError,
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+)
 """What the SDK raises. Besides its own errors: `AttributeError` of a handler that was closed under the call,
-`ValueError` of one that was shut down before."""
+`ValueError` of one that was shut down before, and whatever comes of a frame that it does not expect."""
 
 _Kind = tuple[type[QueueError], str]
 """Our class, and what there is to do, where that is not plain from its name."""
@@ -87,7 +98,16 @@ _STATUSES: dict[int, _Kind] = {
 _OWN = "amqp:client-error", "amqp:socket-error", "amqp:unknown-error", "amqp:link:detach-forced"
 """Conditions that the SDK makes up where the service has said nothing."""
 
-_STUMBLES = (sdk.ServiceBusError, ValueError, AttributeError, RuntimeError)
+_STUMBLES = (
+    sdk.ServiceBusError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+)
 
 _NOT_BEGUN = "Failed to initiate the connection"
 

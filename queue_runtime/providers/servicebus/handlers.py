@@ -91,8 +91,9 @@ def hang_up(handler: ServiceBusReceiver | ServiceBusSender) -> None:
     """End what *handler* waits for; for one that is being opened. Any thread may call."""
     try:
         connected: Any = handler._handler._connection._transport.sock  # type: ignore[union-attr]
-        getattr(connected, "sock", connected).shutdown(socket.SHUT_RDWR)
-    except (AttributeError, OSError):
+        # As a plain socket: one of TLS forgets its keys, and is never closed by the SDK then.
+        socket.socket.shutdown(getattr(connected, "sock", connected), socket.SHUT_RDWR)
+    except (AttributeError, TypeError, OSError):
         pass  # it has not begun, or is over
 
 

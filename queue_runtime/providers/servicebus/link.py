@@ -67,6 +67,8 @@ class Link:
         self._heard_at = clock.monotonic()
         # set once, never back
         self.dead = False
+        self.on_end: Callable[[], object] = lambda: None
+        """Called when `is_well` finds that it has ended."""
         self._lock = threading.Lock()
         # guarded by _lock
         self._closed = False
@@ -187,9 +189,12 @@ class Link:
 
     def is_well(self) -> bool:
         """False if it has ended, as far as that can be seen without asking the service."""
+        ended = False
         with self._turns.urgent(0.0) as mine:
             if mine and not self.dead and not sdk.is_well(self.receiver):
-                self.dead = True
+                ended = self.dead = True
+        if ended:
+            self.on_end()
         return not self.dead
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from queue_runtime.providers.servicebus.connecting import Connector
 from queue_runtime.providers.servicebus.errors import PROVIDER
 from queue_runtime.providers.servicebus.link import Link
 
-PER_LINK = 8
+PER_LINK = 4
 """Messages that one receiver has in hand before another one is preferred: each settlement takes a round trip,
 one after the other on each receiver."""
 

@@ -27,7 +27,7 @@ from queue_runtime.providers.servicebus.connecting import Connector
 from queue_runtime.providers.servicebus.errors import PROVIDER
 from queue_runtime.providers.servicebus.held import Held, HeldMessages
 from queue_runtime.providers.servicebus.link import Link
-from queue_runtime.providers.servicebus.pool import PER_LINK, LinkPool
+from queue_runtime.providers.servicebus.pool import LinkPool
 
 T = TypeVar("T")
 
@@ -72,9 +72,7 @@ class Receivers:
                 return []
             left = max(0.0, deadline - self._clock.monotonic())
             try:
-                taken = link.receive(
-                    min(most, PER_LINK), left, over, lambda message: self._take(link, message)
-                )
+                taken = link.receive(_share(most), left, over, lambda message: self._take(link, message))
             except ConnectionFailed:
                 self._pool.check_open()  # closed under our hands
                 raise
@@ -90,10 +88,8 @@ class Receivers:
         return self._by_link(deliveries, lambda n: self._renew_one(deliveries[n]))
 
     def peek(self, most: int, after: int) -> list[Delivery]:
-        return [
-            wire.delivery(message, wire.LOOKED_AT)
-            for message in self._pool.any(self._patience()).peek(most, after)
-        ]
+        found = self._with_link(None, lambda link: link.peek(most, after))
+        return [wire.delivery(message, wire.LOOKED_AT) for message in found]
 
     def close(self) -> None:
         """A blocked receive ends within its slice, gives back what it brings, and raises `Closed`."""
@@ -144,7 +140,7 @@ class Receivers:
             held.copy = self._copies.schedule(wire.delayed_copy(held.message, due_at), due_at)
         told = Complete(delivery) if delay > 0 else settlement
         try:
-            self._with_link(held, lambda link: link.settle(held.message, told, first=not held.tried))
+            self._with_link(held.link, lambda link: link.settle(held.message, told, first=not held.tried))
         except OutcomeUnknown:
             held.tried = True
             raise
@@ -161,19 +157,21 @@ class Receivers:
         held = self._held.get(delivery)
         if held.until <= self._clock.monotonic():
             raise LeaseLost(f"the lease of message {delivery.message.id!r} ran out", provider=PROVIDER)
-        locked_until = self._with_link(held, lambda link: link.renew(held.message))
+        locked_until = self._with_link(held.link, lambda link: link.renew(held.message))
         held.until = held.link.until(locked_until)
         return held.until
 
-    def _with_link(self, held: Held, act: Callable[[Link], T]) -> T:
-        """On the receiver that brought it, or on another if that has ended: the lock outlives the link."""
-        if not held.link.dead:
-            try:
-                return act(held.link)
-            except ConnectionFailed:
-                if not held.link.dead:
-                    raise  # it was busy
-        return act(self._pool.any(self._patience()))
+    def _with_link(self, link: Link | None, act: Callable[[Link], T]) -> T:
+        """On *link*, which brought the message, or on another if that has ended: the lock outlives the link."""
+        end = self._clock.monotonic() + self._patience()
+        while True:
+            if link is not None and not link.dead:
+                try:
+                    return act(link)
+                except ConnectionFailed:
+                    if not link.dead or self._clock.monotonic() > end:
+                        raise  # it was busy, or one after the other ends
+            link = self._pool.any(self._patience())
 
     def _by_link(self, deliveries: Sequence[Delivery], act: Callable[[int], T]) -> list[Outcome[T]]:
         """The outcomes of *act* for each index; those of one receiver after each other, receivers beside each
@@ -209,3 +207,12 @@ class Receivers:
         timeout = self._connector.options.request_timeout
         lease = self.lease
         return timeout if lease is None else min(timeout, lease / 6)
+
+
+def _share(most: int) -> int:
+    """How many of *most* to ask of one receiver.
+
+    Asking takes a round trip for each receiver, settling one for each of its messages, and the sum is least
+    where they are as many.
+    """
+    return math.isqrt(most - 1) + 1

@@ -10,7 +10,6 @@ from typing import TypeVar
 from azure.servicebus import ServiceBusReceivedMessage
 
 from queue_runtime.errors import (
-    Closed,
     ConnectionFailed,
     InvalidReceipt,
     Outcome,
@@ -50,12 +49,14 @@ class NativeSession(ProviderSession):
         self._tried: set[str] = set()
         self._delay = 0.0
         self._closed = False
+        self._lost = False
         try:
             native = held.session_id
             self.session_id = session_id or wire.session_id_of(native) or self._ask_messages(native)
         except BaseException:
             connector.let_go(link)
             raise
+        link.on_end = self._ended
 
     def receive(self, max_messages: int, wait: float, *, cancelled: Cancelled = never) -> Sequence[Delivery]:
         taken: list[Delivery] = []
@@ -150,24 +151,28 @@ class NativeSession(ProviderSession):
             return act()
         except SessionLeaseLost as exc:
             self._link.dead = True
-            self.on_lost(str(exc))
-            raise
-        except (ConnectionFailed, Closed) as exc:
+            raise self._ended(str(exc)) from exc.__cause__
+        except ConnectionFailed as exc:
             if not self._link.dead:
                 raise  # it was busy: nothing was asked
-            raise self._lost(str(exc)) from exc
+            raise self._ended(str(exc)) from exc.__cause__
         except OutcomeUnknown as exc:
             if self._link.dead:
-                self.on_lost(str(exc))
+                self._ended(str(exc))
             raise
 
     def _check_connected(self) -> None:
         if self._link.dead:
-            raise self._lost("its connection has ended")
+            raise self._ended()
 
-    def _lost(self, reason: str) -> SessionLeaseLost:
+    def _ended(self, reason: str = "its connection has ended") -> SessionLeaseLost:
+        """Tell the session that it is lost, once."""
         text = f"session {self.session_id!r} is no longer held here: {reason}"
-        self.on_lost(text)
+        with self._lock:
+            told = self._lost or self._closed
+            self._lost = True
+        if not told:
+            self.on_lost(text)
         return SessionLeaseLost(text, provider=PROVIDER)
 
     def _ask_messages(self, native: str) -> str:
