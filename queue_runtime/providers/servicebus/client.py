@@ -41,7 +41,7 @@ class AzureServiceBusClient(ProviderClient):
 
     The identity in use needs the right to listen, to send, or both; with the right to manage, `describe`
     tells counts, lock duration and delivery limit. The first request to a queue opens its links, which takes
-    about half a second each.
+    some ten round trips each.
 
     Locks last as long as the queue says (5 s to 5 min); a receive cannot ask for another length. A session is
     lost with its connection; a message outside sessions is not, and is settled through another.

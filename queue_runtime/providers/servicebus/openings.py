@@ -1,4 +1,4 @@
-"""Opens sessions of one queue beside each other, because one takes half a second."""
+"""Opens sessions of one queue beside each other, because one takes some ten round trips."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHORTEST = 0.1
 """Seconds that it waits at least: the service must have had the time to look."""
 
 AHEAD = 0.5
-"""Seconds that an opening takes, mostly."""
+"""Seconds that an opening takes, at most, at a service that is near."""
 
 OPENING = 2.0
 """Seconds that connecting may take beyond a wait; an older opening stands at the service, in vain so far."""

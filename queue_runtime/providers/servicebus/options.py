@@ -60,7 +60,7 @@ class ServiceBusOptions:
     receivers: int = RECEIVERS
     """Most receivers of one queue without sessions."""
     openings: int = OPENINGS
-    """Most session receivers that are being opened at once; each takes half a second."""
+    """Most session receivers that are being opened at once; each takes some ten round trips."""
     senders: int = SENDERS
     """Most senders of one queue."""
 

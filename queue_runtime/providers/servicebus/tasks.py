@@ -1,4 +1,4 @@
-"""Threads for what takes half a second and need not be waited for: opening and closing links."""
+"""Threads for what takes many round trips and need not be waited for: opening and closing links."""
 
 from __future__ import annotations
 

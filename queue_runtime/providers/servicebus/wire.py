@@ -20,7 +20,7 @@ from queue_runtime.providers.servicebus.limits import MAX_DESCRIPTION, MAX_ID
 
 SHARDS = 64
 """Sessions that messages without a session id are spread over on a queue that wants one: a session each would
-cost half a second of opening for every message."""
+cost an opening for every message."""
 
 _SHARD = "queue_runtime-none-"
 
