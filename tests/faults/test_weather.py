@@ -14,7 +14,7 @@ import pytest
 from queue_runtime import Message, QueueClient, ReceivedMessage, Worker, connect
 from queue_runtime.config import parse_url
 from queue_runtime.errors import CircuitOpen, ConnectionFailed, OutcomeUnknown, QueueError
-from queue_runtime.events import Event, FetchFailed
+from queue_runtime.events import Event, FetchFailed, SettlementFailed
 from queue_runtime.retry import RetryPolicy
 from tests.faults.weather import Sky, Weather
 
@@ -163,4 +163,4 @@ def test_a_worker_rides_out_a_storm(target: str, weather: Weather, storm: Callab
     assert (report.overdue, report.unknown) == (0, 0)
     assert (left.active, left.leased) == (0, 0)
     if storm is storm_closed:
-        assert any(isinstance(event, FetchFailed) for event in events)
+        assert any(isinstance(event, FetchFailed | SettlementFailed) for event in events), "it was felt"
