@@ -130,12 +130,13 @@ class _Always(threading.Event):
 
 
 def _mend(handler: Any, clock: Clock) -> None:
-    """Spare *handler*, a receiver or a sender, three habits of the SDK's, before it is opened.
+    """Spare *handler*, a receiver or a sender, four habits of the SDK's, before it is opened.
 
     Between the frames of a handshake, each of which it waits for as it is, it sleeps 50 ms more: half a
     second for an opening. A thread of its own reads the same socket every few seconds, though a handler is
-    not for two threads; closing waits up to a second for that thread to wake up. And the socket of a
-    connection that broke stays open.
+    not for two threads; closing waits up to a second for that thread to wake up. After AMQP's farewell it
+    waits for an answer to that of TLS, or of the websocket. And the socket of a connection that broke stays
+    open.
     """
     create: Callable[..., None] = handler._create_handler
 
@@ -154,12 +155,17 @@ def _mend(handler: Any, clock: Clock) -> None:
             return True
 
         def close_all() -> None:
-            connection = inner._connection
+            transport = getattr(inner._connection, "_transport", None)
+            connected = getattr(transport, "sock", None)
+            if transport is not None:
+                transport._shutdown_transport = lambda: None
             try:
                 close()
             finally:
-                if connection is not None:
-                    connection._transport.close()
+                if transport is not None:
+                    transport.close()
+                if connected is not None:
+                    getattr(connected, "sock", connected).close()
 
         inner.client_ready = client_ready
         inner.close = close_all

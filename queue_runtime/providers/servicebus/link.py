@@ -37,6 +37,9 @@ MAX_SILENCE = 240.0
 for ten minutes, not always with a word.
 https://learn.microsoft.com/azure/service-bus-messaging/service-bus-amqp-troubleshoot"""
 
+ROUNDING = 0.001
+"""Seconds: the service tells the end of a lock in whole milliseconds."""
+
 MAX_SKEW = 5.0
 """Seconds by which the service's clock may be ahead of ours before that is worth a warning."""
 
@@ -179,7 +182,7 @@ class Link:
             ahead = (enqueued_at - now).total_seconds()
             log.warning("servicebus.clock_skew", extra={"seconds": ahead, "queue": self.receiver.entity_path})
             now = enqueued_at
-        left = 0.0 if locked_until is None else (locked_until - now).total_seconds()
+        left = 0.0 if locked_until is None else (locked_until - now).total_seconds() - ROUNDING
         return self._clock.monotonic() + min(left, MAX_LOCK)
 
     @property
@@ -199,17 +202,28 @@ class Link:
 
     def close(self) -> None:
         """What the SDK holds in its buffer is released. Twice is harmless."""
+        self.dead = True  # who waits for a turn does nothing with it
+        with self._turns.urgent(self._timeout):
+            self._close()
+
+    def close_at_once(self) -> bool:
+        """As `close`; False, and nothing happens, if another thread uses it."""
+        with self._turns.urgent(0.0) as mine:
+            if mine:
+                self._close()
+        return mine
+
+    def _close(self) -> None:
         with self._lock:
             if self._closed:
                 return
             self._closed = True
         self.dead = True
         self._on_close(self)
-        with self._turns.urgent(self._timeout):
-            try:
-                self.receiver.close()
-            except SDK_ERRORS as exc:
-                log.debug("servicebus.close_failed", extra={"error": type(exc).__name__})
+        try:
+            self.receiver.close()
+        except SDK_ERRORS as exc:
+            log.debug("servicebus.close_failed", extra={"error": type(exc).__name__})
 
     def _receive_slice(self, most: int) -> Sequence[ServiceBusReceivedMessage]:
         self._check_alive()

@@ -162,15 +162,15 @@ class Receivers:
         return held.until
 
     def _with_link(self, link: Link | None, act: Callable[[Link], T]) -> T:
-        """On *link*, which brought the message, or on another if that has ended: the lock outlives the link."""
+        """On *link*, which brought the message, or on another if that has ended: the lock outlives it."""
         end = self._clock.monotonic() + self._patience()
         while True:
             if link is not None and not link.dead:
                 try:
                     return act(link)
                 except ConnectionFailed:
-                    if not link.dead or self._clock.monotonic() > end:
-                        raise  # it was busy, or one after the other ends
+                    if _is_busy(link) or self._clock.monotonic() > end:
+                        raise  # else it ended before it was asked
             link = self._pool.any(self._patience())
 
     def _by_link(self, deliveries: Sequence[Delivery], act: Callable[[int], T]) -> list[Outcome[T]]:
@@ -207,6 +207,10 @@ class Receivers:
         timeout = self._connector.options.request_timeout
         lease = self.lease
         return timeout if lease is None else min(timeout, lease / 6)
+
+
+def _is_busy(link: Link) -> bool:
+    return not link.dead
 
 
 def _share(most: int) -> int:

@@ -86,7 +86,7 @@ class NativeSession(ProviderSession):
             return bool(self._held)
 
     def close(self) -> None:
-        """Returns at once; the session is free a moment later.
+        """Returns at once. Where another thread is at it, the session is free a moment later.
 
         After an abandon with a delay it stays locked for that long, at most until its lock ends, and only
         while the client is open: the service cannot delay a message that is in hand.
@@ -97,7 +97,9 @@ class NativeSession(ProviderSession):
             self._closed = True
             delay = self._delay
             self._held.clear()
-        self._connector.let_go(self._link, max(0.0, min(delay, self.leased_until - self._clock.monotonic())))
+        wait = max(0.0, min(delay, self.leased_until - self._clock.monotonic()))
+        if wait > 0 or not self._link.close_at_once():
+            self._connector.let_go(self._link, wait)
 
     def get_state(self) -> bytes | None:
         state = self._losing(lambda: self._link.get_state(self._native))
