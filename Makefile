@@ -16,7 +16,7 @@
 PROVIDER ?= sqs
 ARGS ?=
 # Tests run beside each other: most of their time they wait for sockets and for whole seconds to pass.
-WORKERS ?= 8
+WORKERS ?= 6
 VENV ?= .venv
 PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	if $$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$each; break; fi; done)

@@ -129,25 +129,28 @@ class TestClosed(Rows):
 class TestClosingMeanwhile(Rows):
     def test_a_blocked_receive_ends_no_later_than_it_would_have(self, kit: Kit, kind: Kind) -> None:
         """Where it can be woken it ends at once; it says that the client is closed, or brings nothing."""
-        client = kit.connect()
-        desk = kit.desk(kind, client=client)
-        desk.nothing()
+        queue = kit.queue(kind)
 
-        def block() -> object:
-            try:
-                if kind == "plain":
-                    return client.receive(desk.queue, wait=1.0)
-                return client.accept_session(desk.queue, wait=1.0)
-            except Closed:
-                return None
+        def close_under_it() -> float:
+            client = kit.connect()
+            kit.desk(kind, queue=queue, client=client).nothing()
 
-        blocked = kit.start(block)
-        kit.time.sleep(0.3)
-        client.close()
-        kit.join(blocked)
+            def block() -> object:
+                try:
+                    if kind == "plain":
+                        return client.receive(queue, wait=1.0)
+                    return client.accept_session(queue, wait=1.0)
+                except Closed:
+                    return None
 
-        assert not blocked.result()
-        assert blocked.elapsed <= 1.0 + SLACK + kit.opening
+            blocked = kit.start(block)
+            kit.time.sleep(0.3)
+            client.close()
+            kit.join(blocked)
+            assert not blocked.result()
+            return blocked.elapsed
+
+        kit.assert_punctual(close_under_it, 1.0 + SLACK + kit.opening)
 
     def test_what_it_still_brings_is_not_lost(self, kit: Kit, kind: Kind) -> None:
         client = kit.connect()
