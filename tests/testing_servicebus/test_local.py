@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -172,3 +173,22 @@ def test_importing_the_package_loads_neither_pytest_nor_the_sdk() -> None:
     )
 
     assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_ends_with_the_process_that_started_it_however_that_ends() -> None:
+    program = (
+        "import time\n"
+        "from queue_runtime.testing.servicebus import LocalServiceBus\n"
+        "with LocalServiceBus() as bus:\n"
+        "    print(bus.port, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        port = int(parent.stdout.readline())
+        with socket.create_connection(("127.0.0.1", port), timeout=5.0) as connection:
+            connection.settimeout(5.0)
+
+            parent.kill()
+
+            assert connection.recv(1) == b"", "the broker hangs up, because it ends"

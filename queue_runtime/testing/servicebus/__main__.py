@@ -15,7 +15,10 @@ from queue_runtime.testing.servicebus.server import Server
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve until SIGTERM or Ctrl-C. When ready it says where: ``{"port": N, "control_port": M}``."""
+    """Serve until SIGTERM or Ctrl-C, or until the input ends where that is asked for.
+
+    When ready it says where: ``{"port": N, "control_port": M}``.
+    """
     options = _parser().parse_args(arguments)
     if (options.tls_cert is None) != (options.tls_key is None):
         sys.stderr.write("--tls-cert and --tls-key go together\n")
@@ -41,6 +44,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tls-cert", metavar="FILE", help="serve TLS with this certificate (PEM)")
     parser.add_argument("--tls-key", metavar="FILE", help="and this key (PEM)")
     parser.add_argument("--sas-key", metavar="KEY", help="take only SAS tokens signed with it, and JWTs")
+    parser.add_argument(
+        "--with-input",
+        action="store_true",
+        help="stop when the input ends, as it does with who has started this",
+    )
     return parser
 
 
@@ -49,6 +57,9 @@ async def _serve(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    if options.with_input:
+        # Nobody writes to it: it can be read when the other end is closed, by an exit or by a death.
+        loop.add_reader(sys.stdin.fileno(), stopping.set)
     context = None
     if options.tls_cert is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

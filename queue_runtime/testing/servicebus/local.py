@@ -23,7 +23,8 @@ class LocalServiceBus(Controlled):
     """The broker on free ports of 127.0.0.1, for as long as the ``with`` block lasts.
 
     Its queues are gone with it. It is in a process group of its own, so that a Ctrl-C meant for the program
-    leaves it there until the program has put its messages in order.
+    leaves it there until the program has put its messages in order. It ends with the program, however that
+    ends.
 
     With *certificate* and *key* (files, PEM) it serves TLS only; the certificate must be good for
     ``localhost``, and clients trust it through the file *certificate*; `target` tells `connect` all that.
@@ -82,12 +83,13 @@ class LocalServiceBus(Controlled):
 
     def __enter__(self) -> LocalServiceBus:
         self._up_or_over.clear()
-        command = [sys.executable, "-m", "queue_runtime.testing.servicebus", "--sas-key", SAS_KEY]
+        command = [sys.executable, "-m", "queue_runtime.testing.servicebus", "--with-input"]
+        command += ["--sas-key", SAS_KEY]
         if self._certificate is not None:
             command += ["--tls-cert", str(self._certificate), "--tls-key", str(self._key)]
         self._process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -142,5 +144,6 @@ class LocalServiceBus(Controlled):
         if self._reader is not None:
             self._reader.join(_STOP_TIMEOUT)
         self._ports = None
-        if process.stdout is not None:
-            process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
