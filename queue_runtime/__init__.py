@@ -12,8 +12,9 @@ has a clock for tests and the conformance suite for providers.
 
 from queue_runtime import errors, events, github
 from queue_runtime.breaker import BreakerPolicy
-from queue_runtime.client import QueueClient, connect
+from queue_runtime.client import QueueClient
 from queue_runtime.config import ClientSettings, ProviderSettings, parse_url
+from queue_runtime.connecting import connect
 from queue_runtime.deadletter import DeadLetters
 from queue_runtime.errors import (
     BatchFailed,

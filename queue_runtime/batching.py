@@ -5,7 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from queue_runtime.errors import ConfigurationError
 from queue_runtime.provider import Capabilities
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPolicy:
+    """How calls made at the same time share requests to the broker. Nothing waits for company: a call that
+    finds nothing under way leaves at once.
+
+    At most `max_in_flight` requests of one kind are under way on one queue. One that is not full leaves when
+    fewer than `partial_in_flight` are. `max_pending` bounds the messages given to `submit` that were not sent
+    yet, for each queue; `submit` waits for room.
+    """
+
+    max_in_flight: int = 8
+    partial_in_flight: int = 1
+    max_pending: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("max_in_flight", "partial_in_flight", "max_pending"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"batching.{name} must be a whole number from 1 on, it is {value!r}")
+        if self.partial_in_flight > self.max_in_flight:
+            raise ConfigurationError(
+                f"batching.partial_in_flight must be at most max_in_flight ({self.max_in_flight}), it is "
+                f"{self.partial_in_flight}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,9 @@ class Capabilities:
     """Entries in one send, settle or renew request, and messages in one receive."""
     max_batch_size: int
     """Bytes of all messages in one send."""
+    batched_settling: bool
+    """Completions, delays and renewals of several messages are one request; if not, each is a request of its
+    own, and gains nothing by waiting for others."""
     atomic_batch: bool
     """A send request is stored whole or not at all; if not, it carries at most one entry of a session."""
     max_attributes: int | None

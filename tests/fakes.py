@@ -15,6 +15,7 @@ from queue_runtime.breaker import BreakerPolicy
 from queue_runtime.client import QueueClient
 from queue_runtime.clock import Clock
 from queue_runtime.config import ProviderSettings, parse_url
+from queue_runtime.connecting import connect
 from queue_runtime.errors import Outcome, OutcomeUnknown, QueueError
 from queue_runtime.events import Listener
 from queue_runtime.executor import SessionExecutor
@@ -349,9 +350,7 @@ def scripted(
 
     settings = replace(parse_url(url), retry=retry, breaker=breaker, max_lease=max_lease)
     with patch.object(client_module, "find", lambda name: make):
-        made = client_module.connect(
-            settings, strategy=strategy, listeners=listeners, clock=clock, executor=executor
-        )
+        made = connect(settings, strategy=strategy, listeners=listeners, clock=clock, executor=executor)
     with made:
         yield made
 

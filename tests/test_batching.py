@@ -17,6 +17,7 @@ FIFO = Capabilities(
     max_message_size=100,
     max_batch=10,
     max_batch_size=100,
+    batched_settling=True,
     atomic_batch=False,
     max_attributes=10,
     max_delay=0.0,

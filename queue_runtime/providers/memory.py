@@ -305,6 +305,7 @@ class InMemoryClient(ProviderClient):
             max_message_size=self._max_message_size,
             max_batch=batch,
             max_batch_size=batch * self._max_message_size,
+            batched_settling=True,
             atomic_batch=not groups,
             max_attributes=MAX_ATTRIBUTES,
             max_delay=0.0 if groups else MAX_DELAY,

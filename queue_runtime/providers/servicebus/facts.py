@@ -49,6 +49,7 @@ def capabilities(*, sessions: bool, sizes: Sizes, takes: bool = True) -> Capabil
         max_message_size=sizes.message,
         max_batch=MAX_BATCH,
         max_batch_size=max(1, min(sizes.batch, sizes.message) - ENVELOPE),
+        batched_settling=False,
         atomic_batch=True,
         max_attributes=None,
         max_delay=MAX_DELAY if takes else 0.0,

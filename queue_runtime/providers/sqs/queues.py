@@ -227,6 +227,7 @@ def _capabilities(fifo: bool, size: int) -> Capabilities:
         max_message_size=size - min(HEAD_ROOM, size // 4),
         max_batch=MAX_BATCH,
         max_batch_size=MAX_BATCH_SIZE,
+        batched_settling=True,
         atomic_batch=False,
         max_attributes=MAX_ATTRIBUTES - 1,
         max_delay=0.0 if fifo else float(MAX_DELAY),
