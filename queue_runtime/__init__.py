@@ -11,11 +11,21 @@ has a clock for tests and the conformance suite for providers.
 """
 
 from queue_runtime import errors, events, github
+from queue_runtime.batching import BatchPolicy
 from queue_runtime.breaker import BreakerPolicy
 from queue_runtime.client import QueueClient
-from queue_runtime.config import ClientSettings, ProviderSettings, parse_url
+from queue_runtime.config import ClientSettings, ProviderSettings, QueueOptions, load_settings, parse_url
 from queue_runtime.connecting import connect
-from queue_runtime.deadletter import DeadLetters
+from queue_runtime.deadletter import (
+    DeadLetters,
+    ExportReport,
+    FailedLetter,
+    FailedLine,
+    ImportReport,
+    PurgePlan,
+    RemovalReport,
+    ReplayReport,
+)
 from queue_runtime.errors import (
     BatchFailed,
     DecodeError,
@@ -39,31 +49,44 @@ from queue_runtime.provider import Capabilities, QueueDescription
 from queue_runtime.retry import RetryPolicy
 from queue_runtime.scheduled import ScheduledMessage
 from queue_runtime.session_client import SessionClient
+from queue_runtime.sns import SnsNotification
+from queue_runtime.stats import ClientStats, OperationStats
 from queue_runtime.strategies import SessionStrategy
 from queue_runtime.worker import HandlerPolicy, Reject, Retry, StopReport, Worker, WorkerStatus
 
 __all__ = [
     "BatchFailed",
+    "BatchPolicy",
     "BreakerPolicy",
     "Capabilities",
     "ClientSettings",
+    "ClientStats",
     "DeadLetterInfo",
     "DeadLettered",
     "DeadLetters",
     "DecodeError",
+    "ExportReport",
+    "FailedLetter",
+    "FailedLine",
     "HandlerPolicy",
+    "ImportReport",
     "Lease",
     "LeaseLost",
     "Message",
     "MessageView",
+    "OperationStats",
     "Outcome",
     "OutcomeUnknown",
     "ProviderSettings",
+    "PurgePlan",
     "QueueClient",
     "QueueDescription",
     "QueueError",
+    "QueueOptions",
     "ReceivedMessage",
     "Reject",
+    "RemovalReport",
+    "ReplayReport",
     "Retry",
     "RetryPolicy",
     "ScheduledMessage",
@@ -72,6 +95,7 @@ __all__ = [
     "SessionLeaseLost",
     "SessionNotAvailable",
     "SessionStrategy",
+    "SnsNotification",
     "StopReport",
     "Worker",
     "WorkerStatus",
@@ -79,5 +103,6 @@ __all__ = [
     "errors",
     "events",
     "github",
+    "load_settings",
     "parse_url",
 ]

@@ -1,12 +1,36 @@
-"""Which messages travel together: a pure plan of requests."""
+"""Group commit: calls made at the same time share requests, and none waits for company."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from queue_runtime.errors import ConfigurationError
-from queue_runtime.provider import Capabilities
+from queue_runtime.clock import Clock
+from queue_runtime.errors import (
+    Closed,
+    ConfigurationError,
+    ConnectionFailed,
+    Outcome,
+    OutcomeUnknown,
+    ProviderError,
+    QueueError,
+)
+from queue_runtime.scheduler import Scheduler
+
+log = logging.getLogger("queue_runtime")
+
+I = TypeVar("I")  # noqa: E741  an item that travels
+R = TypeVar("R")
+
+SLOW = 1.0
+"""Seconds after which a request under way no longer holds partial ones back: it may never end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +50,7 @@ class BatchPolicy:
     def __post_init__(self) -> None:
         for name in ("max_in_flight", "partial_in_flight", "max_pending"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigurationError(f"batching.{name} must be a whole number from 1 on, it is {value!r}")
         if self.partial_in_flight > self.max_in_flight:
             raise ConfigurationError(
@@ -35,42 +59,209 @@ class BatchPolicy:
             )
 
 
+@dataclass(slots=True, eq=False)
+class Parcel(Generic[I]):
+    """Items that travel in one request, never apart."""
+
+    items: Sequence[I]
+    size: int = 0
+    """Bytes; 0 where they do not count."""
+
+
+Answered = Callable[[Sequence[tuple[Parcel[I], Sequence[Outcome[R]]]]], None]
+"""Told the outcomes of all parcels of one request, aligned with their items, on the thread that made it."""
+
+
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """What the plan needs to know of a message."""
+class Load:
+    """What one request takes."""
 
+    items: int
     size: int
-    session_id: str | None
 
 
-def plan(entries: Sequence[Entry], capabilities: Capabilities) -> list[list[int]]:
-    """Split *entries* into requests, to be made in this order; each is a list of indexes, ascending.
+class Lane(Generic[I, R]):
+    """Requests of one kind to one queue, made of the parcels that wait for them.
 
-    No request has more entries or bytes than the queue takes. A session's entries keep their order: where
-    a request can fail in part, it carries at most one entry of a session, for a second one would overtake
-    a first one that failed.
+    An idle lane sends at once. A full request leaves at once, a partial one when fewer than
+    `partial_in_flight` are under way; it takes all that came meanwhile. So a parcel waits for one request at
+    most, and at load requests are full. A request that has been under way for `SLOW` seconds holds no partial
+    one back. The lane retries nothing and sleeps never.
+
+    Requests are made by the threads that call, where they may, and by *carriers*. If such a thread dies, the
+    outcomes of what it carried are unknown, and told.
     """
-    requests: list[list[int]] = []
-    bytes_in: list[int] = []
-    after: dict[str, int] = {}  # session -> the first request that may take its next entry
-    first_open = 0
-    one_each = capabilities.sessions != "none" and not capabilities.atomic_batch
-    for index, entry in enumerate(entries):
-        session = entry.session_id
-        at = max(first_open, after.get(session, 0) if session is not None else 0)
-        while at < len(requests) and not _has_room(requests[at], bytes_in[at], entry, capabilities):
-            at += 1
-        if at == len(requests):
-            requests.append([])
-            bytes_in.append(0)
-        requests[at].append(index)
-        bytes_in[at] += entry.size
-        if session is not None:
-            after[session] = at + 1 if one_each else at
-        while first_open < len(requests) and len(requests[first_open]) == capabilities.max_batch:
-            first_open += 1
-    return requests
+
+    def __init__(
+        self,
+        request: Callable[[Sequence[I]], Sequence[Outcome[R]]],
+        answered: Answered[I, R],
+        *,
+        policy: BatchPolicy,
+        load: Load,
+        clock: Clock,
+        scheduler: Scheduler,
+        carriers: Executor,
+    ) -> None:
+        self._request = request
+        self._answered = answered
+        self._policy = policy
+        self._load = load
+        self._clock = clock
+        self._scheduler = scheduler
+        self._carriers = carriers
+        self._here = threading.local()
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._waiting: deque[Parcel[I]] = deque()
+        self._items = 0
+        self._size = 0
+        self._under_way: list[float] = []
+        """When each request under way was begun."""
+        self._looks_again = False
+
+    def add(self, parcels: Iterable[Parcel[I]], *, wanted: Callable[[], bool] | None = None) -> None:
+        """Take *parcels*, to be answered once each. With *wanted* the calling thread itself makes what
+        requests can leave, for as long as that is true."""
+        with self._lock:
+            for parcel in parcels:
+                self._waiting.append(parcel)
+                self._items += len(parcel.items)
+                self._size += parcel.size
+            may_leave = self._may_leave()
+            if not may_leave:
+                self._look_again_later()
+        if wanted is not None:
+            self._carry(wanted)
+        elif may_leave and not getattr(self._here, "carrying", False):  # else this thread goes on with it
+            self._call_carrier()
+
+    def withdraw(self, parcel: Parcel[I]) -> bool:
+        """Take *parcel* back; False if it has left. It is not answered then."""
+        with self._lock, suppress(ValueError):
+            self._waiting.remove(parcel)
+            self._items -= len(parcel.items)
+            self._size -= parcel.size
+            return True
+        return False
+
+    def _carry(self, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Make requests while there are some that may leave, and *wanted* is true."""
+        before, self._here.carrying = getattr(self._here, "carrying", False), True
+        try:
+            while wanted():
+                with self._lock:
+                    if not self._may_leave():
+                        break
+                    parcels, began = self._take()
+                    more = self._may_leave()
+                if more:
+                    self._call_carrier()
+                self._make(parcels, began)
+        finally:
+            self._here.carrying = before
+            with self._lock:
+                more = self._may_leave()
+                if not more:
+                    self._look_again_later()
+            if more and not before:
+                self._call_carrier()
+
+    def _call_carrier(self) -> None:
+        try:
+            self._carriers.submit(self._carry)
+        except RuntimeError:  # the client has closed, or no thread is to be had: this one does it
+            log.debug("no carrier; a request is made on %s", threading.current_thread().name)
+            self._carry()
+
+    def _make(self, parcels: Sequence[Parcel[I]], began: float) -> None:
+        """One request, and its answers to whom they belong."""
+        items = [item for parcel in parcels for item in parcel.items]
+        error: QueueError = OutcomeUnknown("the thread that made the request was interrupted")
+        answers: Sequence[Outcome[R]] | None = None
+        try:
+            answers = self._request(items)
+            if len(answers) != len(items):
+                error = ProviderError(f"{len(items)} entries were asked for, {len(answers)} answered")
+                answers = None
+        except QueueError as exc:
+            error = exc
+        finally:
+            with self._lock:
+                self._under_way.remove(began)
+            self._tell(parcels, answers, error)
+
+    def _tell(
+        self, parcels: Sequence[Parcel[I]], answers: Sequence[Outcome[R]] | None, error: QueueError
+    ) -> None:
+        told: list[tuple[Parcel[I], Sequence[Outcome[R]]]] = []
+        at = 0
+        for parcel in parcels:
+            count = len(parcel.items)
+            if answers is None:
+                told.append((parcel, [Outcome(error=own(error))] * count))
+            else:
+                told.append((parcel, answers[at : at + count]))
+            at += count
+        self._answered(told)
+
+    def _look_again(self) -> None:
+        """On the scheduler: what is under way has become slow."""
+        with self._lock:
+            self._looks_again = False
+            may_leave = self._may_leave()
+            if not may_leave:
+                self._look_again_later()
+        if may_leave:
+            self._call_carrier()
+
+    # Requires _lock to be held.
+
+    def _may_leave(self) -> bool:
+        if not self._waiting or len(self._under_way) >= self._policy.max_in_flight:
+            return False
+        if self._items >= self._load.items or self._size > self._load.size:
+            return True
+        slow = self._clock.monotonic() - SLOW
+        return sum(began > slow for began in self._under_way) < self._policy.partial_in_flight
+
+    def _take(self) -> tuple[list[Parcel[I]], float]:
+        """The next request, which may leave, and when it does."""
+        taken: list[Parcel[I]] = []
+        items = size = 0
+        while self._waiting:
+            parcel = self._waiting[0]
+            items += len(parcel.items)
+            size += parcel.size
+            if taken and (items > self._load.items or size > self._load.size):
+                break
+            taken.append(self._waiting.popleft())
+            self._items -= len(parcel.items)
+            self._size -= parcel.size
+        began = self._clock.monotonic()
+        self._under_way.append(began)
+        return taken, began
+
+    def _look_again_later(self) -> None:
+        """When partial requests wait for one that may be slow, nobody else looks."""
+        full = len(self._under_way) >= self._policy.max_in_flight
+        if not self._waiting or not self._under_way or self._looks_again or full:
+            return
+        slow = self._clock.monotonic() - SLOW
+        at = min((began for began in self._under_way if began > slow), default=None)
+        if at is None:
+            return
+        with suppress(Closed):
+            self._scheduler.call_at(at + SLOW, self._look_again)
+            self._looks_again = True
 
 
-def _has_room(request: Sequence[int], used: int, entry: Entry, capabilities: Capabilities) -> bool:
-    return len(request) < capabilities.max_batch and used + entry.size <= capabilities.max_batch_size
+def own(error: QueueError) -> QueueError:
+    """A copy of *error*, for one of several threads that are to raise it: a traceback belongs to one."""
+    mine = copy.copy(error)
+    mine.__cause__ = error.__cause__
+    return mine
+
+
+def not_sent(why: str) -> QueueError:
+    return ConnectionFailed(f"not sent: {why}")

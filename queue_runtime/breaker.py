@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
-from queue_runtime.errors import ConfigurationError
+from queue_runtime.retry import check_number, check_whole
 
 State = Literal["closed", "open", "half-open"]
 
@@ -19,28 +19,22 @@ MAX_CALLS = 1000
 class BreakerPolicy:
     """Opens when at least `minimum_calls` ended within `window` seconds and `failure_rate` of them failed.
 
-    After `open_for` seconds one call is let through; it closes the breaker or opens it again.
+    After `open_for` seconds it is half-open: `probes` calls are let through. When that many have gone well it
+    closes; the first that fails opens it again.
     """
 
     failure_rate: float = 0.5
-    minimum_calls: int = 10
+    minimum_calls: int = 5
     window: float = 30.0
     open_for: float = 5.0
+    probes: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 < self.failure_rate <= 1:
-            raise ConfigurationError(
-                f"breaker.failure_rate must be above 0 and at most 1, it is {self.failure_rate}"
-            )
-        if not 1 <= self.minimum_calls <= MAX_CALLS:
-            raise ConfigurationError(
-                f"breaker.minimum_calls must be from 1 to {MAX_CALLS}, it is {self.minimum_calls}"
-            )
-        for name in ("window", "open_for"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ConfigurationError(
-                    f"breaker.{name} must be seconds above 0, it is {getattr(self, name)!r}"
-                )
+        check_number("breaker.failure_rate", self.failure_rate, least=0, most=1, above=True)
+        check_whole("breaker.minimum_calls", self.minimum_calls, least=1, most=MAX_CALLS)
+        check_number("breaker.window", self.window, least=0, above=True, unit="seconds")
+        check_number("breaker.open_for", self.open_for, least=0, above=True, unit="seconds")
+        check_whole("breaker.probes", self.probes, least=1, most=MAX_CALLS)
 
 
 class CircuitBreaker:
@@ -57,7 +51,12 @@ class CircuitBreaker:
         self._calls: deque[tuple[float, bool]] = deque()
         self._failures = 0
         self._retry_at: float | None = None
-        self._probe_until: float | None = None
+        self._probing = 0
+        """Probes under way."""
+        self._passed = 0
+        """Probes that went well since it was last open."""
+        self._probe_until = float("-inf")
+        """When those under way are given up."""
         self._closed_at = float("-inf")
 
     def state(self, now: float) -> State:
@@ -73,10 +72,13 @@ class CircuitBreaker:
                 return None
             if now < self._retry_at:
                 return self._retry_at
-            if self._probe_until is not None and now < self._probe_until:
+            if now >= self._probe_until:
+                # Probes that never report back must not keep the breaker open for ever.
+                self._probing = 0
+                self._probe_until = now + self._policy.open_for
+            if self._probing + self._passed >= self._policy.probes:
                 return self._probe_until
-            # A probe that never reports back must not keep the breaker open for ever.
-            self._probe_until = now + self._policy.open_for
+            self._probing += 1
             return None
 
     def record(self, now: float, *, started: float, failed: bool) -> State | None:
@@ -100,16 +102,21 @@ class CircuitBreaker:
     # Requires _lock to be held.
 
     def _record_probe(self, now: float, failed: bool) -> State | None:
-        self._probe_until = None
         if failed:
             self._open(now)
             return "open"
+        self._probing = max(0, self._probing - 1)
+        self._passed += 1
+        if self._passed < self._policy.probes:
+            return None
         self._retry_at = None
         self._closed_at = now
         return "closed"
 
     def _open(self, now: float) -> None:
         self._retry_at = now + self._policy.open_for
+        self._probing = self._passed = 0
+        self._probe_until = float("-inf")
         self._calls.clear()
         self._failures = 0
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Self, TypeVar, overload
 from weakref import WeakSet
@@ -23,7 +25,7 @@ from queue_runtime.errors import (
 )
 from queue_runtime.events import Events, Listener
 from queue_runtime.executor import SessionExecutor
-from queue_runtime.message import Message, ReceivedMessage, check_id, check_queue
+from queue_runtime.message import Message, MessageView, ReceivedMessage, check_id, check_queue
 from queue_runtime.provider import (
     Abandon,
     Complete,
@@ -34,9 +36,10 @@ from queue_runtime.provider import (
 from queue_runtime.registry import find
 from queue_runtime.runtime import Runtime
 from queue_runtime.scheduled import ScheduledMessage
-from queue_runtime.sending import send
+from queue_runtime.sending import send, submit
 from queue_runtime.session_client import SessionClient, check_question
-from queue_runtime.strategies import SessionStrategy, no_session
+from queue_runtime.stats import ClientStats, StatsBook
+from queue_runtime.strategies import SessionStrategy, as_strategy, no_session
 
 R = TypeVar("R")
 
@@ -60,17 +63,20 @@ class QueueClient:
         self,
         settings: ClientSettings,
         *,
-        strategy: SessionStrategy = no_session,
+        strategy: SessionStrategy | str | None = None,
         listeners: Sequence[Listener] = (),
         clock: Clock | None = None,
         executor: SessionExecutor | None = None,
     ) -> None:
-        self._settings = settings
-        self._strategy = strategy
         self._clock = clock or SystemClock()
-        self._events = Events(listeners)
+        chosen = settings if strategy is None else replace(settings, strategy=as_strategy(strategy))
+        self._settings = chosen.timed_by(self._clock)
+        self._book = StatsBook()
+        self._listeners = listeners
+        self._events = Events((self._book, *listeners))
         self._executor = executor
         self._make_provider = find(settings.provider.provider)
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         # guarded by _lock
         self._closed = False
@@ -79,29 +85,67 @@ class QueueClient:
         self.runtime()  # what is wrong with the settings is said now
         _clients.add(self)
 
-    def send(self, queue: str, message: Message) -> str:
-        """Send one message; returns its id when the broker has stored it.
+    def send(self, queue: str, message: Message, *, timeout: float | None = None) -> str:
+        """Send one message; returns its id when the broker has stored it, within *timeout* seconds.
 
-        Raises `InvalidMessage`, `MessageTooLarge` or `UnsupportedOperation` before anything is sent, and
-        `OutcomeUnknown` if the last try was not answered: it may have been stored.
+        None is the settings' `send_timeout`: eight seconds, so that a webhook is answered in the ten that
+        GitHub gives. Sends of several threads at the same time share requests. Raises `InvalidMessage`,
+        `MessageTooLarge` or `UnsupportedOperation` before anything is sent; the broker's error when trying
+        again is of no use or the time is up, `NotAttempted` if there was no time for one try; and
+        `OutcomeUnknown` if a try was not answered: it may have been stored.
         """
-        outcome = send(self.runtime_for(queue), queue, [message], self._strategy)[0]
+        outcome = send(
+            self.runtime_for(queue),
+            queue,
+            [message],
+            self._strategy_of(queue),
+            timeout=self._send_timeout(queue, timeout),
+        )[0]
         if outcome.error is not None:
             raise outcome.error
         return message.id
 
-    def send_batch(self, queue: str, messages: Iterable[Message]) -> list[str]:
+    def send_batch(
+        self, queue: str, messages: Iterable[Message], *, timeout: float = float("inf")
+    ) -> list[str]:
         """Send messages, in order within each session; returns their ids.
 
         Raises before anything is sent if one of them cannot be; and `BatchFailed`, with an outcome for
-        each, if some were not stored. After a message that failed for good the rest of its session is
-        `NotAttempted`. On SQS FIFO one request carries one message of a session: a batch of one session
-        is as many requests as it has messages.
+        each, if some were not stored, or not within *timeout* seconds. After a message that failed for good
+        the rest of its session is `NotAttempted`. On SQS FIFO one request carries one message of a session:
+        a batch of one session is as many requests as it has messages.
         """
+        check_timeout(timeout)
         batch = [messages] if isinstance(messages, Message) else list(messages)
-        outcomes = send(self.runtime_for(queue), queue, batch, self._strategy)
+        outcomes = send(self.runtime_for(queue), queue, batch, self._strategy_of(queue), timeout=timeout)
         BatchFailed.raise_for(f"send to {queue!r}", outcomes, queue=queue, operation="send")
         return [message.id for message in batch]
+
+    def submit(self, queue: str, message: Message, *, timeout: float | None = None) -> Future[str]:
+        """Have a message sent, and go on; the future has its id when the broker has stored it.
+
+        For throughput without threads: what is submitted while a request is under way travels in the next
+        one. Messages of a session are stored in the order in which they were submitted. Raises what `send`
+        raises before it sends. While `batching.max_pending` messages are on their way (1000 by default) this
+        waits for room, at most *timeout* seconds (None: the settings' `send_timeout`); then it raises
+        `NotAttempted`.
+
+        The future fails with what `send` would raise; each message is tried again by the retry policy. It can
+        be cancelled until its message leaves. What is called back runs on a thread that sends for others:
+        keep it short. `close` waits until all is sent; a forked child inherits none of it, and its copies of
+        the futures are never done.
+        """
+        return submit(
+            self.runtime_for(queue),
+            queue,
+            message,
+            self._strategy_of(queue),
+            timeout=self._send_timeout(queue, timeout),
+        )
+
+    def stats(self) -> ClientStats:
+        """What this client has asked of its broker in this process: requests, messages, failures."""
+        return self._book.stats(self.runtime().requests())
 
     def schedule(self, queue: str, message: Message) -> ScheduledMessage:
         """Send one message that has a delay; what is returned is for `cancel`.
@@ -109,7 +153,7 @@ class QueueClient:
         Raises as `send` does; `InvalidArgument` if it has no delay, and `UnsupportedOperation` if the queue
         cannot take a message back (`Capabilities.cancel`). After `OutcomeUnknown` it may come all the same.
         """
-        return scheduled.schedule(self.runtime_for(queue), queue, message, self._strategy)
+        return scheduled.schedule(self.runtime_for(queue), queue, message, self._strategy_of(queue))
 
     def cancel(self, message: ScheduledMessage) -> None:
         """Take back a message that is not due yet. Returns when the broker has agreed.
@@ -233,17 +277,35 @@ class QueueClient:
         )
         return found[0] if found else None
 
+    def peek(self, queue: str, *, limit: int = 100, after: int = 0) -> list[MessageView]:
+        """Look at up to *limit* messages whose sequence is above *after*, in their order; they stay.
+
+        An empty list means that there are no more. Those in hand and those not due yet are shown too. Raises
+        `UnsupportedOperation` where the broker shows nothing (`Capabilities.peek`; SQS, and queues with
+        sessions on Service Bus).
+        """
+        return receiving.peek(self.runtime_for(queue), queue, limit, after)
+
+    def purge(self, queue: str) -> None:
+        """Remove all the messages of *queue* for good, those that others hold included. Nothing asks back.
+
+        Raises `UnsupportedOperation` where there is no such request (`Capabilities.purge`; Service Bus), and
+        `ProviderError` for a second one within a minute on SQS, which takes as long for it.
+        """
+        receiving.purge(self.runtime_for(queue), queue)
+
     def describe(self, queue: str) -> QueueDescription:
         """Ask the broker for kind, counts, lease, limits and capabilities of *queue*."""
         runtime = self.runtime_for(queue)
         return runtime.describe(runtime.target(queue))
 
     def dead_letters(self, queue: str) -> DeadLetters:
-        """The dead-letter queue of *queue*: list, count, replay."""
+        """The dead-letter queue of *queue*: list, count, show, replay, remove, purge, export and import."""
         return DeadLetters(self.runtime_for(queue), queue)
 
     def close(self, *, timeout: float = 25.0) -> None:
-        """Stop the client's workers, release what nobody took, end its threads. Twice is harmless.
+        """Stop the client's workers, send what was submitted, release what nobody took, end its threads.
+        Twice is harmless. What could not be sent in time fails its future.
 
         It takes at most *timeout* seconds in all, but for a request that is under way; handlers that a
         worker has given up are not waited for. What a receive that cannot be woken still brings (an SQS long
@@ -273,6 +335,10 @@ class QueueClient:
 
     def runtime(self) -> Runtime:
         """What this process works with, made on first use. Raises `Closed` if it never came to one."""
+        if os.getpid() != self._pid:
+            with _noticing:
+                if os.getpid() != self._pid:  # a fork that Python did not hear of, such as uWSGI's
+                    self._forked()
         with self._lock:
             if self._runtime is None:
                 if self._closed:  # before the fork, or after it and before the first use
@@ -299,6 +365,15 @@ class QueueClient:
         self._lock = threading.Lock()
         self._inherited.append(self._runtime)
         self._runtime = None
+        self._book = StatsBook()
+        self._events = Events((self._book, *self._listeners))
+        self._pid = os.getpid()  # last: other threads go on when they see it
+
+    def _strategy_of(self, queue: str) -> SessionStrategy:
+        return self._settings.of(queue).strategy or no_session
+
+    def _send_timeout(self, queue: str, timeout: float | None) -> float:
+        return self._settings.of(queue).send_timeout if timeout is None else check_timeout(timeout)
 
     def _within(self, wait: float, ask: Callable[[Callable[[], float]], list[R]]) -> list[R]:
         """Ask until there is an answer or *wait* is over; one question may be limited to less (SQS: 20 s).
@@ -339,6 +414,13 @@ class QueueClient:
         settling.raise_failed(operation, chosen, [errors[i] for i in range(len(chosen))])
 
 
+def check_timeout(timeout: float) -> float:
+    """Return *timeout* if it can be one of a send; raises `InvalidArgument`."""
+    if not timeout > 0:
+        raise InvalidArgument(f"timeout must be seconds above 0, it is {timeout!r}")
+    return timeout
+
+
 def _check_lease(runtime: Runtime, queue: str, lease: float | None, operation: str) -> None:
     if lease is None:
         return
@@ -357,10 +439,15 @@ def _check_lease(runtime: Runtime, queue: str, lease: float | None, operation: s
         )
 
 
+_noticing = threading.Lock()
+"""Held by the thread that finds out that its process is a fork."""
+
 _clients: WeakSet[QueueClient] = WeakSet()
 
 
 def _after_fork_in_child() -> None:
+    global _noticing
+    _noticing = threading.Lock()
     for client in list(_clients):
         client._forked()
 

@@ -2,7 +2,8 @@
 
 A body that is legal XML text travels as it is, so that other tools can read and write our queues;
 everything else as base64, with a marker. User attributes keep their names; all that is ours is JSON in
-one reserved attribute: ids, content type, session, and user attributes that the broker would refuse.
+one reserved attribute: ids, content type, session, times, and user attributes that the broker would refuse.
+What it claims is clamped to sane bounds when it is read: a forged one harms only its own message.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from queue_runtime.message import RESERVED_ATTRIBUTE, DeadLetterInfo, Message
+from queue_runtime.message import (
+    MAX_REPLAYS,
+    MAX_TIME_TO_LIVE,
+    RESERVED_ATTRIBUTE,
+    DeadLetterInfo,
+    Message,
+)
 
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -32,6 +39,16 @@ _SHORT = {
     "correlation_id": "cid",
 }
 """Message field -> its name inside the reserved attribute."""
+
+
+WAIT, SENT = "wait", "sent"
+"""Names inside the reserved attribute: seconds from when it was sent until it is due, and, in a copy that was
+sent again meanwhile, when that was: milliseconds of the broker's own clock."""
+
+TIME_TO_LIVE, REPLAYS = "ttl", "re"
+"""Names of those fields inside the reserved attribute."""
+
+_TIMES = frozenset({WAIT, SENT, TIME_TO_LIVE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +66,10 @@ class Decoded:
     message: Message
     dead_letter: DeadLetterInfo | None
     problem: str | None
+    wait: float | None = None
+    """Seconds until it is due, as it says; None: it says nothing."""
+    sent: int | None = None
+    """Milliseconds of the broker's clock at which that began; None: when the broker got it."""
 
 
 def encode_text(
@@ -56,11 +77,19 @@ def encode_text(
     *,
     dead_letter: DeadLetterInfo | None = None,
     pack_attributes: bool = False,
+    wait: float | None = None,
 ) -> TextMessage:
-    """Return *message* as text. *pack_attributes* moves every user attribute into the reserved one."""
+    """Return *message* as text. *pack_attributes* moves every user attribute into the reserved one; *wait* is
+    the seconds until it is due, where the message must say so."""
     ours: dict[str, Any] = {
         short: value for name, short in _SHORT.items() if (value := getattr(message, name)) is not None
     }
+    if message.time_to_live is not None:
+        ours[TIME_TO_LIVE] = message.time_to_live
+    if message.replays:
+        ours[REPLAYS] = message.replays
+    if wait is not None:
+        ours[WAIT] = wait
     text = _legal_text(message.body)
     if not message.body:
         # SQS refuses an empty body.
@@ -105,7 +134,10 @@ def decode_text(
     packed = ours.get("attrs")
     if isinstance(packed, dict):
         user.update({name: value for name, value in packed.items() if isinstance(value, str)})
-    known = {name: ours[short] for name, short in _SHORT.items() if isinstance(ours.get(short), str)}
+    known: dict[str, Any] = {
+        name: ours[short] for name, short in _SHORT.items() if isinstance(ours.get(short), str)
+    }
+    known |= life_story(ours)
     known.setdefault("id", fallback_id)
     if session_id is not None:
         known.setdefault("session_id", session_id)
@@ -114,7 +146,33 @@ def decode_text(
     except Exception as exc:  # names of another tool's that ours would refuse: show the message all the same
         problem = problem or f"it has a name that is not portable: {exc}"
         message = Message(body=raw, id=fallback_id, session_id=session_id)
-    return Decoded(message, read_info(ours.get("dl")), problem)
+    sent = ours.get(SENT)
+    return Decoded(
+        message,
+        read_info(ours.get("dl")),
+        problem,
+        wait=_seconds(ours.get(WAIT)),
+        sent=sent if type(sent) is int and sent >= 0 else None,
+    )
+
+
+def life_story(ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Time-to-live and replays as fields of a message, clamped; without what is nothing of the kind."""
+    known: dict[str, Any] = {}
+    life = _seconds(ours.get(TIME_TO_LIVE))
+    if life is not None:
+        known["time_to_live"] = life
+    replays = ours.get(REPLAYS)
+    if type(replays) is int:
+        known["replays"] = max(0, min(replays, MAX_REPLAYS))
+    return known
+
+
+def _seconds(value: object) -> float | None:
+    """A claimed duration, at most the longest; None for what is none."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:  # nor is NaN
+        return None
+    return float(min(value, MAX_TIME_TO_LIVE))
 
 
 def short_id(value: str, *, limit: int, legal: re.Pattern[str], prefix: str = "q-") -> str:
@@ -149,6 +207,13 @@ def read_ours(text: str | None) -> tuple[dict[str, Any], str | None]:
     if not isinstance(value, dict):
         return {}, f"the attribute {RESERVED_ATTRIBUTE!r} is not a JSON object"
     return value, None
+
+
+def without_times(text: str) -> str:
+    """The reserved attribute without what says when the message is due, or expires; as it is if it cannot be
+    read."""
+    ours, problem = read_ours(text)
+    return text if problem else compact({name: value for name, value in ours.items() if name not in _TIMES})
 
 
 def written_info(info: DeadLetterInfo) -> dict[str, Any]:

@@ -19,6 +19,8 @@ class QueueError(Exception):
     """The root of all errors raised here.
 
     `queue`, `operation` and `provider` say where it happened; they are None where that is not known.
+    `retry_after` is the seconds that the broker, or a gateway before it, asked to wait before the next try;
+    None where it said nothing.
     """
 
     retryable: ClassVar[bool] = False
@@ -30,11 +32,13 @@ class QueueError(Exception):
         queue: str | None = None,
         operation: str | None = None,
         provider: str | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.queue = queue
         self.operation = operation
         self.provider = provider
+        self.retry_after = retry_after
 
     def locate(self, *, queue: str | None, operation: str, provider: str) -> None:
         """Fill in where it happened, keeping what is already known."""

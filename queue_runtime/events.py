@@ -106,6 +106,19 @@ class MessageDeadLettered(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MessageExpired(Event):
+    """A message had outlived its time-to-live when it came, and was taken out before anybody was handed it.
+
+    Only where the broker does not see to that itself (`Capabilities.native_expiry`).
+    """
+
+    message_id: str
+    session_id: str | None
+    dead_lettered: bool
+    """It is in the dead-letter queue; else it was dropped, as the settings say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SettlementFailed(Event):
     """A message could not be settled and is given up here; it will be delivered again."""
 
@@ -150,6 +163,7 @@ _LEVELS: dict[type[Event], int] = {
     CircuitClosed: logging.INFO,
     RetryScheduled: logging.INFO,
     SessionUnmarked: logging.INFO,
+    MessageExpired: logging.INFO,
     HandlerFailed: logging.WARNING,
     FetchFailed: logging.WARNING,
     WorkerWarned: logging.WARNING,

@@ -27,13 +27,18 @@ from __future__ import annotations
 import hmac
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar, Protocol
 from urllib.parse import parse_qs
 
 from queue_runtime.errors import ConfigurationError, InvalidMessage, MessageTooLarge
 from queue_runtime.message import Message
+from queue_runtime.nearest import did_you_mean
 from queue_runtime.payloads import JSON
+from queue_runtime.strategies.github import STRATEGIES as STRATEGIES
+from queue_runtime.strategies.github import DeliveryStrategy as DeliveryStrategy
+from queue_runtime.strategies.github import Payload as Payload
+from queue_runtime.strategies.github import number_at, repository_of, text_at
 
 MAX_BODY = 25 * 1024 * 1024
 """Bytes. GitHub delivers no larger payload.
@@ -52,10 +57,6 @@ _DELIVERY_FORM = re.compile("[A-Za-z0-9-]{1,128}")
 _FORM = "application/x-www-form-urlencoded"
 
 Secret = str | bytes
-Payload = Mapping[str, Any]
-
-DeliveryStrategy = Callable[[str, Payload], str | None]
-"""From the event's name and the payload to a session id, or None for a delivery outside sessions."""
 
 
 class Headers(Protocol):
@@ -112,14 +113,16 @@ def message(
     body: bytes,
     *,
     secret: Secret | Sequence[Secret],
-    session: str | DeliveryStrategy = "pull_request",
+    session: str | DeliveryStrategy | None = "pull_request",
     max_body: int = MAX_BODY,
 ) -> Message:
     """Verify a delivery and return it as a message, ready to send.
 
     *body* is the request's raw body, before any parsing. Several secrets are all accepted, so that one
-    can be replaced without losing a delivery. *session* is the name of a strategy (see above) or a
-    function. *max_body* is in bytes.
+    can be replaced without losing a delivery. *session* is the name of a strategy (see above), a function,
+    or None: the strategy of the client that sends it is asked then, for it is asked about messages without a
+    session id only (``connect(strategy="github.repository")``, or in its configuration). *max_body* is in
+    bytes.
 
     The message's body is the JSON payload, byte by byte as GitHub sent it (taken out of its form field
     where the webhook sends forms). Its id, and with it its deduplication id, is the delivery's, which
@@ -244,138 +247,23 @@ def _field(body: bytes) -> bytes:
 def _attributes(event: str, payload: Payload) -> dict[str, str]:
     found = {
         "github.event": event,
-        "github.action": _text(payload, "action"),
-        "github.repository": _repository(payload),
-        "github.sender": _sender(payload),
-        "github.installation": _id(payload, "installation", "id"),
+        "github.action": text_at(payload, "action"),
+        "github.repository": repository_of(payload),
+        "github.sender": text_at(payload, "sender", "login"),
+        "github.installation": number_at(payload, "installation", "id"),
     }
     return {name: value for name, value in found.items() if value is not None}
 
 
-# Where a payload names things. Each answers None where it does not: events differ, and new ones come.
-# https://docs.github.com/en/webhooks/webhook-events-and-payloads
-
-
-def _at(payload: Payload, *path: str) -> Any:
-    value: Any = payload
-    for name in path:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
-
-
-def _text(payload: Payload, *path: str) -> str | None:
-    value = _at(payload, *path)
-    return value if isinstance(value, str) and value and value.isprintable() else None
-
-
-def _id(payload: Payload, *path: str) -> str | None:
-    value = _at(payload, *path)
-    return str(value) if type(value) is int else None
-
-
-def _numbered(payload: Payload, number: str | None) -> str | None:
-    repository = _repository(payload)
-    return f"{repository}#{number}" if repository is not None and number is not None else None
-
-
-def _pull_request(payload: Payload) -> str | None:
-    number = _id(payload, "pull_request", "number")
-    if number is None and _at(payload, "issue", "pull_request") is not None:
-        number = _id(payload, "issue", "number")
-    return _numbered(payload, number or _checked_pull_request(payload))
-
-
-def _checked_pull_request(payload: Payload) -> str | None:
-    """The number of the pull request that a check or a workflow ran for.
-
-    They list every one with their commit, those of other repositories too. Of several of this repository
-    the lowest is taken, whatever their order. (For a commit from a fork the list is empty.)
-    """
-    here = _at(payload, "repository", "id")
-    for source in ("check_run", "check_suite", "workflow_run"):
-        listed = _at(payload, source, "pull_requests")
-        numbers = [
-            item["number"]
-            for item in (listed if isinstance(listed, list) else ())
-            if type(_at(item, "number")) is int and _at(item, "base", "repo", "id") in (here, None)
-        ]
-        if numbers:
-            return str(min(numbers))
-    return None
-
-
-def _issue(payload: Payload) -> str | None:
-    number = _id(payload, "issue", "number") or _id(payload, "discussion", "number")
-    return _numbered(payload, number) or _pull_request(payload)
-
-
-def _repository(payload: Payload) -> str | None:
-    return _text(payload, "repository", "full_name")
-
-
-def _installation(payload: Payload) -> str | None:
-    number = _id(payload, "installation", "id")
-    return f"installation:{number}" if number is not None else None
-
-
-def _organization(payload: Payload) -> str | None:
-    return _text(payload, "organization", "login")
-
-
-def _owner(payload: Payload) -> str | None:
-    return _text(payload, "repository", "owner", "login")
-
-
-def _enterprise(payload: Payload) -> str | None:
-    slug = _text(payload, "enterprise", "slug")
-    return f"enterprise:{slug}" if slug is not None else None
-
-
-def _buyer(payload: Payload) -> str | None:
-    return _text(payload, "marketplace_purchase", "account", "login")
-
-
-def _advisory(payload: Payload) -> str | None:
-    name = _text(payload, "security_advisory", "ghsa_id")
-    return f"advisory:{name}" if name is not None else None
-
-
-def _sender(payload: Payload) -> str | None:
-    return _text(payload, "sender", "login")
-
-
-_Place = Callable[[Payload], str | None]
-
-
-def _first_of(*places: _Place) -> DeliveryStrategy:
-    def strategy(event: str, payload: Payload) -> str | None:
-        return next((found for place in places if (found := place(payload)) is not None), None)
-
-    return strategy
-
-
-_BEYOND: tuple[_Place, ...] = (_enterprise, _buyer, _advisory, _sender)
-_WIDER: tuple[_Place, ...] = (_repository, _organization, _installation, *_BEYOND)
-
-STRATEGIES: Mapping[str, DeliveryStrategy] = {
-    "pull_request": _first_of(_pull_request, *_WIDER),
-    "issue": _first_of(_issue, *_WIDER),
-    "repository": _first_of(*_WIDER),
-    # An installation belongs to an account: where a webhook of a repository or organization names no
-    # installation, the account is the same width.
-    "installation": _first_of(_installation, _organization, _owner, *_BEYOND),
-    "none": _first_of(),
-}
-"""The strategies that have a name; each is a function like those that `message` takes."""
-
-
-def _strategy(session: str | DeliveryStrategy) -> DeliveryStrategy:
+def _strategy(session: str | DeliveryStrategy | None) -> DeliveryStrategy:
+    if session is None:
+        session = "none"
     if not isinstance(session, str):
         return session
     try:
         return STRATEGIES[session]
     except KeyError:
         raise ConfigurationError(
-            f"session: no strategy is called {session!r}; there are {', '.join(STRATEGIES)}, "
-            "or give a function of the event's name and the payload"
+            f"session: no strategy is called {session!r}{did_you_mean(session, STRATEGIES)}; there are "
+            f"{', '.join(STRATEGIES)}, or give a function of the event's name and the payload"
         ) from None

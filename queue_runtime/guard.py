@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
@@ -36,7 +36,7 @@ class Guard:
         self,
         provider: str,
         *,
-        policy: BreakerPolicy,
+        policy: Callable[[str], BreakerPolicy],
         clock: Clock,
         events: Events,
         label: Callable[[str], str],
@@ -132,14 +132,17 @@ class Guard:
             )
         )
         if changed == "open":
-            retry_at = self._clock.now() + timedelta(seconds=self._policy.open_for)
+            retry_at = self._clock.now() + timedelta(seconds=self._policy(queue).open_for)
             self._events(CircuitOpened(queue=name, operation=operation, retry_at=retry_at))
         elif changed == "closed":
             self._events(CircuitClosed(queue=name, operation=operation))
 
     def _breaker(self, operation: str, queue: str) -> CircuitBreaker:
         with self._lock:
-            return self._breakers.setdefault((operation, queue), CircuitBreaker(self._policy))
+            found = self._breakers.get((operation, queue))
+            if found is None:
+                found = self._breakers[operation, queue] = CircuitBreaker(self._policy(queue))
+            return found
 
 
 def translated(act: Callable[[], R]) -> R:
@@ -249,8 +252,14 @@ class GuardedProvider(ProviderClient):
             "cancel", queue, lambda: self._inner.cancel(queue, receipts), count=len(receipts)
         )
 
+    def purge(self, queue: str) -> None:
+        self._guard.call("purge", queue, lambda: self._inner.purge(queue), count=0)
+
     def wake(self, queue: str) -> None:
         self._inner.wake(queue)
+
+    def requests(self) -> Mapping[str, int]:
+        return self._inner.requests()
 
     def close(self) -> None:
         self._inner.close()

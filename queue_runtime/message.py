@@ -1,31 +1,31 @@
-"""What goes out (`Message`), what is in hand (`ReceivedMessage`), and the hold on it (`Lease`)."""
+"""What goes out (`Message`), what is in hand (`ReceivedMessage`), what a provider hands over (`Delivery`)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, fields
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar, overload, runtime_checkable
 from uuid import uuid4
 
 from queue_runtime import payloads
-from queue_runtime.clock import Clock
-from queue_runtime.errors import (
-    DecodeError,
-    InvalidMessage,
-    InvalidName,
-    LeaseLost,
-    SessionLeaseLost,
-    UnsupportedOperation,
-)
+from queue_runtime.errors import DecodeError, InvalidMessage, InvalidName, UnsupportedOperation
+from queue_runtime.lease import Lease as Lease  # a message in hand is known by it: it is to be had here too
+from queue_runtime.sns import SnsNotification
 
 T = TypeVar("T")
 
 MAX_ID_LENGTH = 1024
 """Characters of a message, session, correlation or deduplication id. Providers shorten what their broker
 would refuse and keep the original beside it."""
+
+MAX_TIME_TO_LIVE = 10 * 365 * 24 * 3600.0
+"""Seconds; what should live longer has no end."""
+
+MAX_REPLAYS = 1_000_000
+"""Above it nobody counts."""
 
 RESERVED_ATTRIBUTE = "queue_runtime"
 """The one attribute that carries what is ours where a broker has no field for it."""
@@ -77,8 +77,9 @@ class Message:
     """A message to send. Plain data: share it between threads and processes as you like.
 
     `id` is made here once, so that a send that is tried again is the same message; it is also the
-    deduplication id unless `deduplication_id` is given. `delay` is in seconds. Raises `InvalidMessage`
-    or `InvalidName` for what no provider could carry; what one queue cannot carry is refused by `send`.
+    deduplication id unless `deduplication_id` is given. `delay` and `time_to_live` are in seconds. Raises
+    `InvalidMessage` or `InvalidName` for what no provider could carry; what one queue cannot carry is refused
+    by `send`.
     """
 
     body: bytes = field(repr=False)
@@ -89,6 +90,14 @@ class Message:
     correlation_id: str | None = None
     deduplication_id: str | None = None
     delay: float = 0.0
+    time_to_live: float | None = None
+    """Seconds after which it is of no use any more, from when it is sent, or due if it has a delay; None: the
+    queue's. One that expired is not handed out (`Capabilities.native_expiry` says who sees to it), and is
+    dropped or dead-lettered; one that is in hand, or in a dead-letter queue, does not expire. A replay begins
+    it anew. The brokers go by their own clocks: on SQS to the second. Service Bus lets nothing live longer
+    than its queue says, or than 49 days."""
+    replays: int = 0
+    """Times it came back from a dead-letter queue; replays count it."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.body, bytes):
@@ -105,6 +114,14 @@ class Message:
             _check_attribute(name, text)
         if not isinstance(self.delay, int | float) or not 0 <= self.delay < float("inf"):
             raise InvalidMessage(f"delay must be a number of seconds from 0 on, not {self.delay!r}")
+        life = self.time_to_live
+        if life is not None and not (isinstance(life, int | float) and 0 < life <= MAX_TIME_TO_LIVE):
+            raise InvalidMessage(
+                f"time_to_live must be seconds above 0 and at most {MAX_TIME_TO_LIVE:.0f}, or None for the "
+                f"queue's, not {life!r}"
+            )
+        if not isinstance(self.replays, int) or not 0 <= self.replays <= MAX_REPLAYS:
+            raise InvalidMessage(f"replays must be a number from 0 to {MAX_REPLAYS}, not {self.replays!r}")
         object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
 
     @classmethod
@@ -119,6 +136,8 @@ class Message:
         correlation_id: str | None = None,
         deduplication_id: str | None = None,
         delay: float = 0.0,
+        time_to_live: float | None = None,
+        replays: int = 0,
     ) -> Message:
         """Make a message of *payload*: bytes as they are, text as UTF-8, anything else as JSON.
 
@@ -135,15 +154,18 @@ class Message:
             correlation_id=correlation_id,
             deduplication_id=deduplication_id,
             delay=delay,
+            time_to_live=time_to_live,
+            replays=replays,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        names = ("body", "id", "session_id", "content_type", "correlation_id", "deduplication_id", "delay")
-        return _remake, ({name: getattr(self, name) for name in names}, dict(self.attributes))
+        # A mapping proxy cannot be pickled.
+        plain = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "attributes"}
+        return _remake, (plain, dict(self.attributes))
 
 
-def _remake(fields: dict[str, Any], attributes: dict[str, str]) -> Message:
-    return Message(attributes=attributes, **fields)
+def _remake(plain: dict[str, Any], attributes: dict[str, str]) -> Message:
+    return Message(attributes=attributes, **plain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,70 +198,6 @@ class DeadLetterInfo:
     """Where it was given up."""
 
 
-class Lease:
-    """An exclusive hold with an end.
-
-    Any thread may ask; every attribute is written in one step, and `lost` never goes back to False.
-    """
-
-    def __init__(
-        self, clock: Clock, *, until: float, length: float, what: str, session: bool = False
-    ) -> None:
-        self._clock = clock
-        self._until = until
-        self._lost_because: str | None = None
-        self.length = length
-        """Seconds that it lasts when it is renewed."""
-        self._what = what
-        self._error = SessionLeaseLost if session else LeaseLost
-
-    @property
-    def until(self) -> datetime:
-        """When it ends if it is not renewed."""
-        return self._clock.now() + timedelta(seconds=self._until - self._clock.monotonic())
-
-    @property
-    def deadline(self) -> float:
-        """When it ends, on the clock's monotonic scale."""
-        return self._until
-
-    @property
-    def lost(self) -> bool:
-        """True once it has ended without having been renewed, or the broker has said so."""
-        return self._lost_because is not None or self.remaining() <= 0
-
-    def remaining(self) -> float:
-        """Seconds left; 0 when lost."""
-        if self._lost_because is not None:
-            return 0.0
-        return max(0.0, self._until - self._clock.monotonic())
-
-    def check(self) -> None:
-        """Raise `LeaseLost` (`SessionLeaseLost` for a session) if it is lost; else do nothing.
-
-        A long handler calls this before each step that must not happen twice.
-        """
-        if self.lost:
-            raise self._error(f"the lease of {self._what} is lost: {self._lost_because or 'it ran out'}")
-
-    def extend(self, until: float) -> None:
-        """Note a renewal, or a new shortest end; for the library's own use.
-
-        What is lost stays lost: a renewal confirmed after the end changes nothing, for the handler may
-        have been told.
-        """
-        if not self.lost:
-            self._until = until
-
-    def lose(self, because: str) -> None:
-        """Note the loss; for the library's own use."""
-        if self._lost_because is None:
-            self._lost_because = because
-
-    def __repr__(self) -> str:
-        return f"<Lease of {self._what} [{'lost' if self.lost else f'{self.remaining():.1f} s left'}]>"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """What a provider hands over: a message, the proof of the hold on it, and what the broker says of it."""
@@ -262,6 +220,13 @@ class Delivery:
     """Why the body could not be decoded; the message then carries it as it came."""
     follows: bool = False
     """It came behind others of its session in one receive, so its delivery count says little."""
+    expires: float | None = None
+    """When its time-to-live is over, on the clock's monotonic scale, where the broker does not see to that
+    itself (`Capabilities.native_expiry`); None also where it has no end, and in a dead-letter queue."""
+
+    def expired(self, now: float) -> bool:
+        """True if nobody wants it any more at *now*, on the clock's monotonic scale."""
+        return self.expires is not None and now >= self.expires
 
 
 class MessageView:
@@ -311,6 +276,16 @@ class MessageView:
         return self.delivery.message.correlation_id
 
     @property
+    def time_to_live(self) -> float | None:
+        """Seconds that it was given to live, by its sender or by its queue; None: no end is known."""
+        return self.delivery.message.time_to_live
+
+    @property
+    def replays(self) -> int:
+        """Times it came back from a dead-letter queue."""
+        return self.delivery.message.replays
+
+    @property
     def delivery_count(self) -> int:
         """Times the broker handed it out, this one included."""
         return self.delivery.delivery_count
@@ -345,6 +320,14 @@ class MessageView:
         if self.delivery.problem is not None:
             raise DecodeError(f"message {self.id!r}: {self.delivery.problem}")
         return payloads.decode(self.body, payload_type)
+
+    def sns(self) -> SnsNotification:
+        """The notification of Amazon SNS that the body is, where a topic delivers to the queue as SNS does
+        unless told otherwise ("raw message delivery" off). Raises `DecodeError` if it is none.
+
+        What is in it says nothing about this message: an id or an attribute in there is the publisher's.
+        """
+        return SnsNotification.of(self.body)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id!r}>"

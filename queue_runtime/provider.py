@@ -28,7 +28,7 @@ one that made it: after a fork the portable layer makes a new one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -57,7 +57,8 @@ class Capabilities:
     max_attributes: int | None
     """User attributes in one message; None: no limit but the size."""
     max_delay: float
-    """Longest delay of a message in seconds; 0: it cannot be delayed."""
+    """Longest delay of a message in seconds; 0: it cannot be delayed. The broker sees to it; on SQS beyond 15
+    minutes whoever receives meanwhile does."""
     max_lease: float
     """Longest time one hold may last in seconds, renewals included."""
     peek: bool
@@ -71,6 +72,15 @@ class Capabilities:
     broker has no delay for one that is in hand. A worker holds short delays itself instead."""
     session_state: bool
     """A session has a few bytes of its own: `ProviderSession.get_state` and `set_state`."""
+    deduplication: bool | None = None
+    """A message whose deduplication id the queue has had a while ago (SQS: five minutes) is agreed to and
+    dropped; None: the broker does not tell these credentials."""
+    native_expiry: bool = False
+    """The broker itself takes out what has outlived its time-to-live, and the queue's own setting decides
+    whether it is dropped or dead-lettered. If not, whoever receives it does, as the client's settings say,
+    and until then it counts."""
+    purge: bool = False
+    """All messages can be removed in one request: `ProviderClient.purge`."""
     counts_lost_sessions: bool
     """A hold on a session that is closed, or ends with its connection, raises the delivery counts of what it
     had in hand. Where it does not (one that runs out may do so all the same), a message that ends its process
@@ -277,11 +287,22 @@ class ProviderClient(ABC):
         """
         raise UnsupportedOperation("this queue cannot take a message back")
 
+    def purge(self, queue: str) -> None:
+        """Remove all messages, those in hand and those not due yet too; what is sent meanwhile may go with
+        them. Only with `Capabilities.purge`."""
+        raise UnsupportedOperation(
+            f"queue {queue!r} cannot be emptied in one request; receive its messages and complete them"
+        )
+
     def wake(self, queue: str) -> None:  # noqa: B027  # doing nothing is a right answer
         """Have whoever is blocked on *queue*, or on a session of it, ask whether it is cancelled.
 
         So a worker stops at once. Where the SDK cannot be woken (an SQS long poll), this does nothing.
         """
+
+    def requests(self) -> Mapping[str, int]:
+        """Requests made up to now, by the broker's name of the operation; empty where nobody counts them."""
+        return {}
 
     @abstractmethod
     def close(self) -> None:

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from queue_runtime.errors import SessionNotAvailable, UnsupportedOperation
-from queue_runtime.message import ReceivedMessage
-from queue_runtime.provider import Cancelled, ProviderSession, never
+from queue_runtime import expiring
+from queue_runtime.errors import InvalidArgument, SessionNotAvailable, UnsupportedOperation
+from queue_runtime.message import MessageView, ReceivedMessage
+from queue_runtime.provider import Cancelled, Capabilities, ProviderSession, never
 from queue_runtime.runtime import Runtime
 from queue_runtime.session_client import SessionClient
+
+LOOK_BEHIND = 1.0
+"""Seconds for which a receive that waits for less goes on asking while all that comes has expired: what is
+behind it is wanted, and an empty answer would say that there is nothing."""
+
+PAGE = 100
+"""Messages that one request looks at."""
 
 ASK_EVERY = 0.5
 """Seconds between two questions for a session that another holds: no broker tells when it is let go."""
@@ -24,7 +32,7 @@ def receive(
     lease: float | None = None,
     cancelled: Cancelled = never,
 ) -> list[ReceivedMessage]:
-    """Ask once for messages of a queue without sessions."""
+    """Ask for messages of a queue without sessions: once, and again while all that comes has expired."""
     target = runtime.target(queue)
     capabilities = runtime.provider.capabilities(target)
     if capabilities.sessions != "none":
@@ -35,14 +43,71 @@ def receive(
             operation="receive",
         )
     most = min(max_messages, capabilities.max_batch)
-    deliveries = runtime.provider.receive(target, most, wait, lease=lease, cancelled=cancelled)
-    return [runtime.received(queue, delivery) for delivery in deliveries]
+    began = runtime.clock.monotonic()
+    while True:
+        waited = runtime.clock.monotonic() - began
+        deliveries = runtime.provider.receive(
+            target, most, max(0.0, wait - waited), lease=lease, cancelled=cancelled
+        )
+        arrived = [runtime.received(queue, delivery) for delivery in deliveries]
+        live = expiring.take_out(runtime, arrived, partial(runtime.provider.settle, target))
+        over = runtime.clock.monotonic() - began >= max(wait, LOOK_BEHIND)
+        if live or not arrived or over or cancelled():
+            return live
+
+
+def peek(runtime: Runtime, queue: str, limit: int, after: int = 0) -> list[MessageView]:
+    """Look at the first *limit* messages whose sequence is above *after*, or at fewer, in their order,
+    without taking them; an empty list means that there are no more.
+
+    Those in hand and those not due yet are shown too, and expired ones that the broker has not taken out
+    yet. Raises `UnsupportedOperation` where the broker shows nothing (`Capabilities.peek`: SQS, and sessions
+    of Service Bus).
+    """
+    if limit < 1 or after < 0:
+        raise InvalidArgument(
+            f"peek takes a limit from 1 on and an after from 0 on, not {limit} and {after}",
+            queue=queue,
+            operation="peek",
+        )
+    target = runtime.target(queue)
+    capabilities = runtime.capabilities(target)
+    if not capabilities.peek:
+        raise _no_peek(queue, capabilities)
+    shown: list[MessageView] = []
+    while len(shown) < limit:
+        ask = partial(runtime.provider.peek, target, min(PAGE, limit - len(shown)), after=after)
+        page = runtime.retrying("peek", target, ask)
+        shown += [MessageView(delivery) for delivery in page]
+        places = [delivery.sequence for delivery in page if delivery.sequence is not None]
+        if not places or max(places) <= after:
+            break
+        after = max(places)
+    return shown
+
+
+def purge(runtime: Runtime, queue: str) -> None:
+    """Remove all messages of *queue* in one request, those in hand and those not due yet too.
+
+    Raises `UnsupportedOperation` where there is no such request (`Capabilities.purge`; Service Bus), and
+    `ProviderError` for a second one within a minute on SQS, where messages may still be handed out for as
+    long.
+    """
+    target = runtime.target(queue)
+    if not runtime.capabilities(target).purge:
+        raise UnsupportedOperation(
+            f"queue {queue!r} cannot be emptied in one request; receive its messages and complete them, or "
+            "make the queue anew",
+            queue=queue,
+            operation="purge",
+        )
+    runtime.retrying("purge", target, lambda: runtime.provider.purge(target))
 
 
 def accept(
     runtime: Runtime, queue: str, most: int, wait: float, *, cancelled: Cancelled = never
 ) -> list[SessionClient]:
-    """Ask once for sessions, up to *most* of them."""
+    """Ask once for sessions, up to *most* of them. One whose messages have all expired by then is empty."""
     target = runtime.target(queue)
     kind = runtime.provider.capabilities(target).sessions
     found: Sequence[ProviderSession]
@@ -79,6 +144,21 @@ def accept_by_id(runtime: Runtime, queue: str, session_id: str, wait: float) -> 
                 raise
         if not runtime.pause(min(ASK_EVERY, left)):
             runtime.check_open()
+
+
+def _no_peek(queue: str, capabilities: Capabilities) -> UnsupportedOperation:
+    way_out = (
+        "accept the session, and close it when you have seen enough"
+        if capabilities.sessions == "native"
+        else "receive them under a short lease and abandon them, which raises their delivery counts (on SQS "
+        "FIFO it blocks their groups meanwhile)"
+    )
+    return UnsupportedOperation(
+        f"queue {queue!r} cannot show its messages without handing them out; {way_out}. Its dead letters can "
+        "be listed",
+        queue=queue,
+        operation="peek",
+    )
 
 
 def _no_sessions(queue: str) -> UnsupportedOperation:

@@ -6,22 +6,24 @@ import logging
 import os
 import random
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar, cast
 
 from queue_runtime.clock import Clock
-from queue_runtime.config import ClientSettings
+from queue_runtime.config import ClientSettings, QueueSettings
 from queue_runtime.errors import Closed, Outcome, OutcomeUnknown, QueueError
 from queue_runtime.events import Events, RetryScheduled
 from queue_runtime.executor import SessionExecutor
-from queue_runtime.guard import Guard, GuardedProvider
+from queue_runtime.guard import Guard
 from queue_runtime.leases import Held, LeaseRenewer, QueueLane
 from queue_runtime.message import Delivery, Lease, ReceivedMessage
+from queue_runtime.outbox import Outbox
 from queue_runtime.provider import Capabilities, ProviderClient, QueueDescription
 from queue_runtime.scheduler import Scheduler
 from queue_runtime.sessions import GroupDispatcher
+from queue_runtime.shared import SharedProvider
 
 log = logging.getLogger("queue_runtime")
 
@@ -29,6 +31,10 @@ T = TypeVar("T")
 
 RENEWAL_THREADS = 8
 """At most; started as they are needed. One that a dead connection holds up must not cost the others."""
+
+CARRIERS = 64
+"""Threads that make requests for several callers together, at most; started as they are needed. One kind of
+request to one queue takes eight of them, unless it is configured otherwise."""
 
 
 class Runtime:
@@ -46,34 +52,88 @@ class Runtime:
         self.settings = settings
         self.clock = clock
         self.events = events
-        self._names = {target: name for name, target in settings.queues.items()}
+        self._names = {settings.of(name).target: name for name in settings.queues}
         provider = make_provider()
-        guard = Guard(provider.name, policy=settings.breaker, clock=clock, events=events, label=self.name_of)
-        self.provider: ProviderClient = GuardedProvider(provider, guard)
+        guard = Guard(
+            provider.name,
+            policy=lambda target: self.settings_of(target).breaker,
+            clock=clock,
+            events=events,
+            label=self.name_of,
+        )
         self.scheduler = Scheduler(clock)
+        self.carriers = SessionExecutor(CARRIERS, name="queue_runtime-carry", clock=clock)
+        self.provider: ProviderClient = SharedProvider(
+            provider,
+            guard,
+            policy=lambda target: self.settings_of(target).batching,
+            lease=lambda target: self.settings_of(target).lease,
+            clock=clock,
+            scheduler=self.scheduler,
+            carriers=self.carriers,
+        )
         self.pool = SessionExecutor(RENEWAL_THREADS, name="queue_runtime-renew", clock=clock)
         self.leases = LeaseRenewer(clock, self.scheduler, self.pool, events, max_lease=settings.max_lease)
         self.executor = executor or SessionExecutor(settings.max_workers, clock=clock)
         self._owns_executor = executor is None
         self._changed = threading.Condition()
         # guarded by _changed
+        self._flushed = False
+        """No outbox is made any more."""
         self._closed = False
         self._dispatchers: dict[str, GroupDispatcher] = {}
+        self._outboxes: dict[str, Outbox] = {}
         self._closing: list[Callable[[float], object]] = []
 
     def target(self, queue: str) -> str:
         """The broker's name of what the program calls *queue*."""
-        return self.settings.queues.get(queue, queue)
+        return self.settings.of(queue).target
 
     def name_of(self, target: str) -> str:
         """The program's name of what the broker calls *target*."""
         return self._names.get(target, target)
 
-    def capabilities(self, target: str, *, since: float | None = None) -> Capabilities:
-        return self.retrying("describe", target, lambda: self.provider.capabilities(target), since=since)
+    def settings_of(self, target: str) -> QueueSettings:
+        """What holds for the queue that the broker calls *target*."""
+        return self.settings.of(self.name_of(target))
+
+    def capabilities(
+        self, target: str, *, since: float | None = None, timeout: float = float("inf")
+    ) -> Capabilities:
+        return self.retrying(
+            "describe", target, lambda: self.provider.capabilities(target), since=since, timeout=timeout
+        )
 
     def describe(self, target: str) -> QueueDescription:
         return self.retrying("describe", target, lambda: self.provider.describe(target))
+
+    def outbox(self, queue: str, *, since: float | None = None) -> Outbox:
+        """Through which all goes that is sent to *queue*."""
+        target = self.target(queue)
+        with self._changed:
+            found = self._outboxes.get(target)
+        if found is not None:
+            return found
+        capabilities = self.capabilities(target, since=since)
+        settings = self.settings_of(target)
+        made = Outbox(
+            partial(self.provider.send, target),
+            capabilities,
+            retry=settings.retry,
+            policy=settings.batching,
+            clock=self.clock,
+            scheduler=self.scheduler,
+            carriers=self.carriers,
+            retrying=partial(self._tell_retry, "send", target),
+        )
+        with self._changed:
+            if self._flushed:
+                raise Closed("the client is closed")
+            return self._outboxes.setdefault(target, made)
+
+    def requests(self) -> Mapping[str, int]:
+        """How often the provider asked its broker, by the broker's names, if it counts that."""
+        return self.provider.requests()
 
     def dispatcher(self, target: str) -> GroupDispatcher:
         with self._changed:
@@ -123,9 +183,19 @@ class Runtime:
         with suppress(Closed):
             self.scheduler.call_later(delay, submit)
 
-    def retrying(self, operation: str, target: str, act: Callable[[], T], *, since: float | None = None) -> T:
+    def retrying(
+        self,
+        operation: str,
+        target: str,
+        act: Callable[[], T],
+        *,
+        since: float | None = None,
+        timeout: float = float("inf"),
+    ) -> T:
         """Call *act* until it returns, or fails for good by the retry policy; see `outcomes`."""
-        outcome = self.outcomes(operation, target, 1, lambda _: [Outcome(act())], since=since)[0]
+        outcome = self.outcomes(
+            operation, target, 1, lambda _: [Outcome(act())], since=since, timeout=timeout
+        )[0]
         if outcome.error is not None:
             raise outcome.error
         return cast(T, outcome.value)
@@ -138,6 +208,7 @@ class Runtime:
         act: Callable[[list[int]], Sequence[Outcome[T]]],
         *,
         since: float | None = None,
+        timeout: float = float("inf"),
     ) -> list[Outcome[T]]:
         """Ask *act* for the outcomes of entries, given by index, until each has gone well or failed for good.
 
@@ -145,9 +216,10 @@ class Runtime:
         An error that *act* raises stands for all the entries it was asked for. An entry with an unknown
         outcome stays unknown if no later try goes well: that those failed says nothing of the one before.
         *since* is when the caller began, for a call that asks several things: they share the time limit. That
-        of one entry among many begins with its first failure: a batch may take long without any.
+        of one entry among many begins with its first failure: a batch may take long without any. No try
+        begins later than *timeout* seconds after *since*.
         """
-        policy = self.settings.retry
+        policy = self.settings_of(target).retry
         started = self.clock.monotonic() if since is None else since
         done: dict[int, Outcome[T]] = {}
         unknown: dict[int, Outcome[T]] = {}
@@ -167,24 +239,28 @@ class Runtime:
             now = self.clock.monotonic()
             first_failed.update((i, first_failed.get(i, now)) for i, _ in failed)
             began = started if entries == 1 else min(first_failed[i] for i, _ in failed)
-            error = failed[0][1]
+            # What one of them asks for in time, the others can wait for too.
+            error = max((error for _, error in failed), key=lambda error: error.retry_after or 0.0)
             delay = policy.delay(attempt, error, now - began, random.random)
-            if delay is None:
+            if delay is None or now + delay - started >= timeout:
                 break
-            self.events(
-                RetryScheduled(
-                    queue=self.name_of(target),
-                    operation=operation,
-                    attempt=attempt,
-                    delay=delay,
-                    error=type(error).__name__,
-                )
-            )
+            self._tell_retry(operation, target, attempt, delay, error)
             if not self.pause(delay):
                 break
             pending = [i for i, _ in failed]
             attempt += 1
         return [done[i] if done[i].ok else unknown.get(i, done[i]) for i in range(entries)]
+
+    def _tell_retry(self, operation: str, target: str, attempt: int, delay: float, error: QueueError) -> None:
+        self.events(
+            RetryScheduled(
+                queue=self.name_of(target),
+                operation=operation,
+                attempt=attempt,
+                delay=delay,
+                error=type(error).__name__,
+            )
+        )
 
     def pause(self, seconds: float) -> bool:
         """Sleep, unless the client is closed meanwhile; returns False then."""
@@ -222,7 +298,8 @@ class Runtime:
             raise Closed("the client is closed")
 
     def close(self, timeout: float) -> None:
-        """Stop the workers, give back what nobody took, end the threads, close the provider.
+        """Stop the workers, send what is on its way, give back what nobody took, end the threads, close the
+        provider.
 
         All of it within *timeout* seconds, but for a request that is under way.
         """
@@ -233,7 +310,11 @@ class Runtime:
 
         with self._changed:
             actions = list(self._closing)
-        _at_once(actions, left())
+        _at_once(actions, end, self.clock)
+        with self._changed:
+            self._flushed = True
+            outboxes = list(self._outboxes.values())
+        _at_once([outbox.close for outbox in outboxes], end, self.clock)
         with self._changed:
             if self._closed:
                 return
@@ -242,6 +323,7 @@ class Runtime:
             self._changed.notify_all()
         self.scheduler.close()
         self.pool.shutdown(cancel_futures=True, deadline=left())
+        self.carriers.shutdown(cancel_futures=True, deadline=left())
         for dispatcher in dispatchers:
             dispatcher.give_back_untaken()
         self.provider.close()
@@ -249,22 +331,28 @@ class Runtime:
             self.executor.shutdown(cancel_futures=True, deadline=left())
 
 
-def _at_once(actions: Sequence[Callable[[float], object]], seconds: float) -> None:
-    """Call all of them with *seconds*, beside each other: they share the time. Returns when all have."""
+def _at_once(actions: Sequence[Callable[[float], object]], end: float, clock: Clock) -> None:
+    """Call all of them, beside each other, with what is left until *end*. Returns when all have returned."""
 
     def call(action: Callable[[float], object]) -> None:
         try:
-            action(seconds)
+            action(max(0.0, end - clock.monotonic()))
         except Exception:  # the others, and what the client owns, must come to their end all the same
-            log.exception("stopping with the client failed: %r", action)
+            log.exception("closing with the client failed: %r", action)
 
-    beside = [
-        threading.Thread(target=call, args=(action,), name=f"queue_runtime-close-{number}", daemon=True)
-        for number, action in enumerate(actions[1:], 1)
-    ]
-    for thread in beside:
-        thread.start()
-    for action in actions[:1]:
+    here = list(actions[:1])
+    beside = []
+    for number, action in enumerate(actions[1:], 1):
+        thread = threading.Thread(
+            target=call, args=(action,), name=f"queue_runtime-close-{number}", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter ends, when Python 3.12 starts no thread
+            here.append(action)
+        else:
+            beside.append(thread)
+    for action in here:
         call(action)
     for thread in beside:
         thread.join()

@@ -1,40 +1,95 @@
-"""The way out: session id, checks against the queue, requests in order, an outcome per message."""
+"""The way out: session id, checks against the queue, then the queue's outbox."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 
-from queue_runtime.batching import Entry, plan
 from queue_runtime.errors import (
     InvalidArgument,
     InvalidMessage,
     MessageTooLarge,
-    NotAttempted,
     Outcome,
     QueueError,
     UnsupportedOperation,
 )
 from queue_runtime.message import Message
+from queue_runtime.outbox import Batch, Entry
 from queue_runtime.provider import Capabilities
 from queue_runtime.runtime import Runtime
 from queue_runtime.strategies import SessionStrategy
 
-
-class _Behind(NotAttempted):
-    """Not sent yet, because an earlier message of its session is tried again."""
-
-    retryable = True
+FOR_EVER = float("inf")
 
 
 def send(
-    runtime: Runtime, queue: str, messages: Sequence[Message], strategy: SessionStrategy
+    runtime: Runtime,
+    queue: str,
+    messages: Sequence[Message],
+    strategy: SessionStrategy,
+    *,
+    timeout: float = FOR_EVER,
 ) -> list[Outcome[str]]:
-    """Send *messages* in order; the outcomes hold their ids. Raises before anything is sent if one of them
-    cannot be."""
+    """Send *messages* in order, within *timeout* seconds; the outcomes hold their ids. Raises before anything
+    is sent if one of them cannot be."""
     began = runtime.clock.monotonic()
-    ready = checked(runtime, queue, messages, strategy, operation="send", since=began)
-    return send_back(runtime, queue, ready, since=began)
+    ready = checked(runtime, queue, messages, strategy, operation="send", since=began, timeout=timeout)
+    return send_back(runtime, queue, ready, since=began, timeout=timeout)
+
+
+def send_back(
+    runtime: Runtime,
+    queue: str,
+    messages: Sequence[Message],
+    *,
+    since: float | None = None,
+    timeout: float = FOR_EVER,
+) -> list[Outcome[str]]:
+    """Send messages as they are: each that the queue does not take has an error of its own, and keeps none of
+    the others."""
+    now = runtime.clock.monotonic()
+    began = now if since is None else since
+    outbox = runtime.outbox(queue, since=began)
+    batch = Batch(len(messages), deadline=began + timeout, spent=now - began)
+    return outbox.send(messages, _sizes(runtime, queue, messages), batch)
+
+
+def submit(
+    runtime: Runtime, queue: str, message: Message, strategy: SessionStrategy, *, timeout: float
+) -> Future[str]:
+    """Have *message* sent; the future has its id when it is stored. Waits for room, at most until *timeout*
+    seconds have passed."""
+    began = runtime.clock.monotonic()
+    ready = checked(runtime, queue, [message], strategy, operation="submit", since=began, timeout=timeout)
+    promise = Promise()
+    runtime.outbox(queue, since=began).post(
+        ready, _sizes(runtime, queue, ready), promise, room_until=began + timeout
+    )
+    return promise.future
+
+
+class Promise(Batch):
+    """One message, whose sender holds a future."""
+
+    def __init__(self) -> None:
+        super().__init__(1, deadline=FOR_EVER)
+        self.future: Future[str] = Future()
+
+    def begin(self, entry: Entry) -> bool:
+        """False if the future was cancelled; from now on it cannot be."""
+        return self.future.running() or self.future.set_running_or_notify_cancel()
+
+    def tell(self, entry: Entry, error: QueueError | None) -> None:
+        if self.is_over():
+            return  # what was given up at the client's end has been answered since
+        super().tell(entry, error)
+        if not self.begin(entry):
+            return
+        if error is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(entry.message.id)
 
 
 def checked(
@@ -45,6 +100,7 @@ def checked(
     *,
     operation: str,
     since: float,
+    timeout: float = FOR_EVER,
 ) -> list[Message]:
     """*messages*, each in its session. Raises if the queue cannot take one of them."""
     for message in messages:
@@ -54,7 +110,7 @@ def checked(
                 queue=queue,
             )
     target = runtime.target(queue)
-    capabilities = runtime.capabilities(target, since=since)
+    capabilities = runtime.capabilities(target, since=since, timeout=timeout)
     ready = [_in_session(message, strategy) for message in messages]
     for message in ready:
         try:
@@ -65,22 +121,9 @@ def checked(
     return ready
 
 
-def send_back(
-    runtime: Runtime, queue: str, messages: Sequence[Message], *, since: float | None = None
-) -> list[Outcome[str]]:
-    """Send messages that the broker has had before, as they are: each that it does not take has an error of
-    its own, and keeps none of the others."""
+def _sizes(runtime: Runtime, queue: str, messages: Sequence[Message]) -> list[int]:
     target = runtime.target(queue)
-    began = runtime.clock.monotonic() if since is None else since
-    capabilities = runtime.capabilities(target, since=began)
-    entries = [Entry(runtime.provider.size(target, m), m.session_id) for m in messages]
-    ended: set[str] = set()
-
-    def act(pending: list[int]) -> Sequence[Outcome[str]]:
-        return _send_in_order(runtime, target, messages, entries, pending, ended, capabilities)
-
-    outcomes = runtime.outcomes("send", target, len(messages), act, since=began)
-    return [Outcome(m.id, _told(o.error)) for m, o in zip(messages, outcomes, strict=True)]
+    return [runtime.provider.size(target, message) for message in messages]
 
 
 def _in_session(message: Message, strategy: SessionStrategy) -> Message:
@@ -116,56 +159,3 @@ def _check(runtime: Runtime, queue: str, target: str, capabilities: Capabilities
             actual=size,
             limit=capabilities.max_message_size,
         )
-
-
-def _send_in_order(
-    runtime: Runtime,
-    target: str,
-    messages: Sequence[Message],
-    entries: Sequence[Entry],
-    pending: Sequence[int],
-    ended: set[str],
-    capabilities: Capabilities,
-) -> Sequence[Outcome[str]]:
-    """One round of requests for *pending*. A session with a failed entry gets no further here; if it failed
-    for good, it is added to *ended* and gets no further at all."""
-    outcomes: dict[int, Outcome[str]] = {}
-    waiting: set[str] = set()
-    for request in plan([entries[i] for i in pending], capabilities):
-        indexes = []
-        for i in (pending[place] for place in request):
-            session = entries[i].session_id
-            if session in ended:
-                outcomes[i] = Outcome(error=NotAttempted(_because(messages[i])))
-            elif session in waiting:
-                outcomes[i] = Outcome(error=_Behind(_because(messages[i])))
-            else:
-                indexes.append(i)
-        if not indexes:
-            continue
-        for i, answer in zip(indexes, _request(runtime, target, [messages[i] for i in indexes]), strict=True):
-            outcomes[i] = answer
-            session = entries[i].session_id
-            if answer.error is not None and session is not None and capabilities.sessions != "none":
-                (waiting if answer.error.retryable else ended).add(session)
-    return [outcomes[i] for i in pending]
-
-
-def _request(runtime: Runtime, target: str, messages: Sequence[Message]) -> Sequence[Outcome[str]]:
-    try:
-        answers = runtime.provider.send(target, messages)
-    except QueueError as exc:
-        return [Outcome(error=exc)] * len(messages)
-    return [Outcome(m.id if a.ok else None, a.error) for m, a in zip(messages, answers, strict=True)]
-
-
-def _told(error: QueueError | None) -> QueueError | None:
-    """*error* as users know it."""
-    return NotAttempted(str(error), queue=error.queue) if isinstance(error, _Behind) else error
-
-
-def _because(message: Message) -> str:
-    return (
-        f"message {message.id!r} was not sent: an earlier one of session {message.session_id!r} failed, "
-        "and order comes first"
-    )

@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self, TypeVar
 
+from queue_runtime import expiring
 from queue_runtime.errors import (
     InvalidArgument,
     Outcome,
@@ -80,7 +81,8 @@ class SessionClient:
 
         On SQS a session is what the broker handed out together, ten messages at most: when they are out the
         answer is empty at once, and when they are settled `accept_session` brings what comes after them.
-        Raises `SessionLeaseLost` if the session is no longer held.
+        What has outlived its time-to-live is taken out first; if that cannot be settled the session is over,
+        and the error raised. Raises `SessionLeaseLost` if the session is no longer held.
         """
         check_question(max_messages, wait)
         self._runtime.check_open()
@@ -210,13 +212,27 @@ class SessionClient:
         self, max_messages: int, wait: float, *, cancelled: Cancelled = never
     ) -> list[ReceivedMessage]:
         """What `receive` answers; the wait can be cancelled."""
-        with self._lock:
-            if self._closed:
-                return []
-        return [
-            ReceivedMessage(delivery, queue=self.queue, lease=self.lease, owner=self)
-            for delivery in self._session.receive(max_messages, wait, cancelled=cancelled)
-        ]
+        while True:
+            with self._lock:
+                if self._closed:
+                    return []
+            arrived = [
+                ReceivedMessage(delivery, queue=self.queue, lease=self.lease, owner=self)
+                for delivery in self._session.receive(max_messages, wait, cancelled=cancelled)
+            ]
+            live = self._live(arrived)
+            if live or not arrived:
+                return live
+            wait = 0.0  # something came
+
+    def _live(self, arrived: Sequence[ReceivedMessage]) -> list[ReceivedMessage]:
+        """*arrived* without what expired. If that cannot be settled the session ends: nothing may pass it."""
+        try:
+            return expiring.take_out_of_session(self._runtime, self, arrived, self._session.settle)
+        except QueueError as exc:
+            self.lease.lose(f"an expired message of it could not be settled: {type(exc).__name__}")
+            self.close()
+            raise
 
     def read_state(self) -> SessionState:
         """Ask the broker for the session's state: one request, no retry."""

@@ -4,12 +4,12 @@ Whoever waits in `accept` fetches, so nothing is fetched, held or renewed for no
 sorted by session and handed out as `GroupSession`s; a session that nobody takes within `UNTAKEN` seconds
 goes back. The broker blocks the rest of a group while one of its messages is out, and only then; so a
 session here is what was handed out together. When that is settled the session is over, and its next
-messages come with another `accept`, here or elsewhere.
+messages come with another `accept`, here or elsewhere. How many messages a fetch asks for is
+learned, see `fetch_sizes`.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -17,11 +17,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from queue_runtime.clock import Clock
-from queue_runtime.errors import InvalidReceipt, LeaseLost, Outcome, QueueError, SessionLeaseLost
+from queue_runtime.errors import (
+    ConnectionFailed,
+    InvalidReceipt,
+    LeaseLost,
+    OperationTimeout,
+    Outcome,
+    OutcomeUnknown,
+    QueueError,
+    SessionLeaseLost,
+)
+from queue_runtime.fetch_sizes import FetchSizes
 from queue_runtime.message import Delivery
 from queue_runtime.provider import (
     Abandon,
     Cancelled,
+    Complete,
     ProviderClient,
     ProviderSession,
     Settlement,
@@ -30,13 +41,6 @@ from queue_runtime.provider import (
 
 UNTAKEN = 2.0
 """Seconds after which a fetched session that nobody took goes back."""
-
-MOST_PER_SESSION = 4.0
-"""Messages asked for, at most, for each session that is waited for. A fetch may bring several of a group, or
-more groups than are wanted; those go back with a raised delivery count. So fetches learn from each other."""
-
-PROBE_EVERY = 16
-"""Full answers of one message each, after which one fetch asks for two: has a session more by now?"""
 
 Later = Callable[[float, Callable[[], None]], None]
 """Runs an action in so many seconds, where it may block."""
@@ -49,6 +53,10 @@ def _key(delivery: Delivery) -> str:
 
 def _order(delivery: Delivery) -> int:
     return delivery.sequence or 0
+
+
+def _id(settlement: Settlement) -> str:
+    return settlement.delivery.broker_id
 
 
 @dataclass(slots=True)
@@ -67,13 +75,11 @@ class GroupDispatcher:
         self.queue = queue
         self.clock = clock
         self._later = later
-        self._max_batch = provider.capabilities(queue).max_batch
         self._changed = threading.Condition()
         # guarded by _changed
         self._wanted = 0
         self._fetching = False
-        self._depth = 2.0  # messages to ask for, for one session
-        self._shallow = 0  # full answers in a row that had one message of each session
+        self._sizes = FetchSizes(provider.capabilities(queue).max_batch)
         self._fetched: OrderedDict[str, _Fetched] = OrderedDict()
         self._open: dict[str, GroupSession] = {}
 
@@ -100,19 +106,27 @@ class GroupDispatcher:
                         )
                         continue
                     self._fetching = True
-                    size = min(self._max_batch, math.ceil(self._depth * self._wanted))
+                    size = self._size()
                 if not self._fetch(size, max(0.0, remaining), cancelled):
                     return []
         finally:
             with self._changed:
                 self._wanted -= most
 
-    def done(self, session: GroupSession) -> None:
-        """*session* has nothing in hand any more: its successor may be taken."""
+    def done(self, session: GroupSession, *, well: bool) -> None:
+        """*session* has nothing in hand any more: its successor may be taken. *well*: all of it was settled
+        for good."""
         with self._changed:
             if self._open.get(session.key) is session:
                 del self._open[session.key]
+                if well:
+                    self._sizes.went_well()
                 self._changed.notify_all()
+
+    def failed(self, session: GroupSession, free_at: float) -> None:
+        """Something of *session* was given back or lost; the broker may hand it out again at *free_at*."""
+        with self._changed:
+            self._sizes.failed(session.key, free_at)
 
     def wake(self) -> None:
         """Have whoever waits for another's fetch ask whether it is cancelled."""
@@ -134,10 +148,20 @@ class GroupDispatcher:
         back: list[Delivery] = []
         try:
             arrived = self.provider.receive(self.queue, size, wait, cancelled=cancelled)
+        except (OperationTimeout, ConnectionFailed):
+            with self._changed:
+                self._sizes.lost(size)
+            raise
         finally:
             with self._changed:
                 self._fetching = False
-                self._learn_depth(size, arrived)
+                self._sizes.came(
+                    size,
+                    len(arrived),
+                    {_key(delivery) for delivery in arrived},
+                    again=any(delivery.delivery_count > 1 for delivery in arrived),
+                    now=self.clock.monotonic(),
+                )
                 self._sort_in(arrived, void, back)
                 self._changed.notify_all()
         for session, again in void:
@@ -174,16 +198,13 @@ class GroupDispatcher:
         held = self._open.get(key)
         return held is None or not held.holds()
 
-    def _learn_depth(self, size: int, arrived: Sequence[Delivery]) -> None:
-        """Ask for what this answer had of a session; for twice as much if it was full and had several."""
-        if not arrived:
-            return
-        depth = len(arrived) / len({_key(delivery) for delivery in arrived})
-        full = len(arrived) == size
-        self._shallow = self._shallow + 1 if full and depth == 1 else 0
-        if full and (depth > 1 or self._shallow % PROBE_EVERY == PROBE_EVERY - 1):
-            depth *= 2
-        self._depth = min(MOST_PER_SESSION, depth)
+    def _size(self) -> int:
+        """How many messages to ask for. Sessions that are lost have failed, even where nobody knows yet."""
+        now = self.clock.monotonic()
+        for key in [key for key, session in self._open.items() if session.is_lost()]:
+            del self._open[key]
+            self._sizes.failed(key, now)
+        return self._sizes.size(self._wanted, now)
 
     def _take(self, most: int) -> list[GroupSession]:
         now = self.clock.monotonic()
@@ -242,6 +263,9 @@ class GroupSession(ProviderSession):
         self._order = list(deliveries)
         self._settling: set[str] = set()
         self._delays: dict[str, float] = {}  # of abandons that the broker may not have agreed to
+        self._unknown: dict[str, Complete] = {}  # asked for, and not known to have happened
+        self._repeated: set[str] = set()  # of those, what has gone well when it was asked for again
+        self._gave_back = False
         self._newest = _order(deliveries[-1])
         self._ended_because: str | None = None
 
@@ -254,42 +278,59 @@ class GroupSession(ProviderSession):
             return chosen
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Outcome[None]]:
-        ids = {settlement.delivery.broker_id for settlement in settlements}
+        """A completion with an unknown outcome is asked for again by `renew` and `close`."""
         with self._lock:
             try:
                 self._check()
             except SessionLeaseLost as exc:
                 return [Outcome(error=exc)] * len(settlements)
+            done = [isinstance(s, Complete) and _id(s) in self._repeated for s in settlements]
+        chosen = [settlement for settlement, was_done in zip(settlements, done, strict=True) if not was_done]
+        answers = iter(self._settle(chosen) if chosen else ())
+        return [Outcome() if was_done else next(answers) for was_done in done]
+
+    def _settle(self, settlements: Sequence[Settlement]) -> Sequence[Outcome[None]]:
+        """One request, and what it tells of this session."""
+        ids = {_id(settlement) for settlement in settlements}
+        delays = {_id(s): s.delay for s in settlements if isinstance(s, Abandon)}
+        with self._lock:
             self._settling |= ids
-            self._delays.update(
-                (s.delivery.broker_id, s.delay) for s in settlements if isinstance(s, Abandon)
-            )
+            self._delays.update(delays)
+            self._gave_back |= bool(delays)
         outcomes: Sequence[Outcome[None]] = ()
+        error: QueueError | None = None
         try:
             outcomes = self._dispatcher.provider.settle(self._dispatcher.queue, settlements)
+        except QueueError as exc:
+            error = exc
+            outcomes = [Outcome(error=exc)] * len(settlements)
         finally:
             with self._lock:
                 self._settling -= ids
-                for settlement, outcome in zip(settlements, outcomes, strict=False):
-                    if outcome.ok:
-                        self._unsettled.pop(settlement.delivery.broker_id, None)
-                gone = {
-                    settlement.delivery.broker_id
-                    for settlement, outcome in zip(settlements, outcomes, strict=False)
-                    if isinstance(outcome.error, LeaseLost | InvalidReceipt)
-                    and settlement.delivery.broker_id in self._unsettled  # else another call has settled it
-                }
-                drained = not self._unsettled
+                gone = self._note(settlements, outcomes)
+                drained, well = not self._unsettled, not self._gave_back
+        if delays:
+            self._dispatcher.failed(self, self._dispatcher.clock.monotonic() + min(delays.values()))
         if drained:
-            self._dispatcher.done(self)
+            self._dispatcher.done(self, well=well)
         elif gone:
             self.void("a message of it is no longer held", gone=gone)
+        if error is not None:
+            raise error
         return outcomes
 
     def renew(self) -> float:
         with self._lock:
             self._check()
+            again = [s for broker_id, s in self._unknown.items() if broker_id not in self._settling]
+        if again:
+            # It may be gone: to renew it would look like a loss. While that is not known the session gets no
+            # longer, and ends when its lease does.
+            self._repeat(again)
+        with self._lock:
             due = [d for d in self._unsettled.values() if d.broker_id not in self._settling]
+            if not self._unsettled:  # there is nothing that could be lost
+                return self._dispatcher.clock.monotonic() + self.lease
         if not due:
             return self.leased_until
         outcomes = self._dispatcher.provider.renew(self._dispatcher.queue, due)
@@ -316,22 +357,27 @@ class GroupSession(ProviderSession):
         raise SessionLeaseLost(f"session {self.session_id!r} is lost: {definite[0][1]}") from definite[0][1]
 
     def close(self) -> None:
-        """Give back what is not settled, in one request: its head is free at once, the rest behind it."""
+        """Give back what is not settled, in one request: its head is free at once, the rest behind it. What
+        was to be completed, with an unknown outcome, is asked for once more instead."""
         with self._lock:
             now = self._dispatcher.clock.monotonic()
-            back = [
-                Abandon(delivery, self._delays.get(broker_id, 0.0))
+            left = [
+                self._unknown.get(broker_id) or Abandon(delivery, self._delays.get(broker_id, 0.0))
                 for broker_id, delivery in self._unsettled.items()
                 # A stale receipt might take the message from its new holder.
                 if self._until[broker_id] > now and broker_id not in self._settling
             ]
+            unsettled = bool(self._unsettled)
             self._ended_because = self._ended_because or "it was closed"
             self._unsettled.clear()
+        if unsettled:
+            head = left[0].delay if left and isinstance(left[0], Abandon) else 0.0
+            self._dispatcher.failed(self, now + head)
         try:
-            if back:
-                self._dispatcher.provider.settle(self._dispatcher.queue, back)
+            if left:
+                self._dispatcher.provider.settle(self._dispatcher.queue, left)
         finally:
-            self._dispatcher.done(self)
+            self._dispatcher.done(self, well=False)
 
     def has_unsettled(self) -> bool:
         with self._lock:
@@ -345,6 +391,7 @@ class GroupSession(ProviderSession):
             first = self._ended_because is None
             self._ended_because = self._ended_because or reason
         if first:
+            self._dispatcher.failed(self, self._dispatcher.clock.monotonic())
             self.on_lost(reason)
 
     def holds(self) -> bool:
@@ -353,12 +400,44 @@ class GroupSession(ProviderSession):
             over = self._dispatcher.clock.monotonic() >= self.leased_until
             return bool(self._unsettled) and self._ended_because is None and not over
 
+    def is_lost(self) -> bool:
+        """True if what it has in hand is no longer surely its own."""
+        with self._lock:
+            over = self._dispatcher.clock.monotonic() >= self.leased_until
+            return bool(self._unsettled) and (self._ended_because is not None or over)
+
     def is_overtaken_by(self, arrival: Delivery) -> bool:
         """True if *arrival* shows that the broker took back something that is held here."""
         with self._lock:
             return bool(self._unsettled) and _order(arrival) <= self._newest
 
+    def _repeat(self, again: Sequence[Complete]) -> None:
+        """Ask once more for completions with an unknown outcome. Raises if it stays unknown."""
+        for settlement, outcome in zip(again, self._settle(again), strict=True):
+            if outcome.ok:
+                with self._lock:
+                    self._repeated.add(_id(settlement))
+            elif outcome.error is not None and outcome.error.retryable:
+                raise outcome.error
+
     # Requires _lock to be held.
+
+    def _note(self, settlements: Sequence[Settlement], outcomes: Sequence[Outcome[None]]) -> set[str]:
+        """Note the *outcomes*; returns the ids of what turns out not to be held any more."""
+        gone: set[str] = set()
+        for settlement, outcome in zip(settlements, outcomes, strict=False):
+            broker_id = _id(settlement)
+            if broker_id not in self._unsettled:
+                continue  # another call has settled it
+            if outcome.ok:
+                del self._unsettled[broker_id]
+            if isinstance(settlement, Complete) and isinstance(outcome.error, OutcomeUnknown):
+                self._unknown[broker_id] = settlement
+            elif outcome.error is None or not isinstance(settlement, Complete):
+                self._unknown.pop(broker_id, None)
+            if isinstance(outcome.error, LeaseLost | InvalidReceipt):
+                gone.add(broker_id)
+        return gone
 
     def _check(self) -> None:
         ran_out = self._unsettled and self._dispatcher.clock.monotonic() >= self.leased_until

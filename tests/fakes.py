@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from unittest.mock import patch
 
 from queue_runtime import client as client_module
+from queue_runtime.batching import BatchPolicy
 from queue_runtime.breaker import BreakerPolicy
 from queue_runtime.client import QueueClient
 from queue_runtime.clock import Clock
@@ -31,7 +32,7 @@ from queue_runtime.provider import (
 )
 from queue_runtime.providers import memory
 from queue_runtime.retry import RetryPolicy
-from queue_runtime.strategies import SessionStrategy, no_session
+from queue_runtime.strategies import SessionStrategy
 from queue_runtime.testing import FakeClock
 
 T = TypeVar("T")
@@ -249,6 +250,9 @@ class ScriptedClient(ProviderClient):
     def cancel(self, queue: str, receipts: Sequence[str]) -> Sequence[Outcome[None]]:
         return self._batch("cancel", queue, receipts, receipts, lambda some: self._inner.cancel(queue, some))
 
+    def purge(self, queue: str) -> None:
+        self._single("purge", queue, lambda: self._inner.purge(queue))
+
     def wake(self, queue: str) -> None:
         self._inner.wake(queue)
 
@@ -335,9 +339,10 @@ def scripted(
     retry: RetryPolicy = AT_ONCE,
     breaker: BreakerPolicy = NEVER_OPEN,
     listeners: Sequence[Listener] = (),
-    strategy: SessionStrategy = no_session,
+    strategy: SessionStrategy | None = None,
     executor: SessionExecutor | None = None,
     max_lease: float = 12 * 3600.0,
+    batching: BatchPolicy | None = None,
     **capabilities: Any,
 ) -> Iterator[QueueClient]:
     """A client of a broker in memory whose calls follow *script*; closed at the end of the block.
@@ -348,7 +353,13 @@ def scripted(
     def make(settings: ProviderSettings, its_clock: Clock) -> ProviderClient:
         return ScriptedClient(memory.create(settings, its_clock), script, **capabilities)
 
-    settings = replace(parse_url(url), retry=retry, breaker=breaker, max_lease=max_lease)
+    settings = replace(
+        parse_url(url),
+        retry=retry,
+        breaker=breaker,
+        max_lease=max_lease,
+        batching=batching or BatchPolicy(),
+    )
     with patch.object(client_module, "find", lambda name: make):
         made = connect(settings, strategy=strategy, listeners=listeners, clock=clock, executor=executor)
     with made:

@@ -136,6 +136,54 @@ class TestHalfOpen:
         assert found.record(11.0, started=5.0, failed=False) == "closed"
 
 
+class TestSeveralProbes:
+    def opened(self, probes: int) -> CircuitBreaker:
+        found = breaker(BreakerPolicy(minimum_calls=1, open_for=5.0, probes=probes))
+        found.record(0.0, started=0.0, failed=True)
+        return found
+
+    def test_are_let_through_beside_each_other_and_no_more(self) -> None:
+        found = self.opened(3)
+
+        assert [found.admit(5.0) for _ in range(5)] == [None, None, None, 10.0, 10.0]
+
+    def test_close_it_when_all_have_gone_well(self) -> None:
+        found = self.opened(3)
+        for _ in range(3):
+            found.admit(5.0)
+
+        changes = [found.record(6.0, started=5.0, failed=False) for _ in range(3)]
+
+        assert changes == [None, None, "closed"]
+
+    def test_make_room_for_no_more_than_are_missing(self) -> None:
+        found = self.opened(3)
+        found.admit(5.0)
+        found.record(6.0, started=5.0, failed=False)
+
+        assert [found.admit(7.0) for _ in range(3)] == [None, None, 10.0]
+
+    def test_open_it_again_when_one_fails_and_count_anew(self) -> None:
+        found = self.opened(2)
+        found.admit(5.0)
+        found.admit(5.0)
+        found.record(6.0, started=5.0, failed=False)
+
+        assert found.record(6.0, started=5.0, failed=True) == "open"
+        assert found.admit(10.9) == 11.0
+        assert [found.admit(11.0) for _ in range(3)] == [None, None, 16.0]
+        assert found.record(12.0, started=11.0, failed=False) is None
+
+    def test_that_never_report_are_given_up(self) -> None:
+        found = self.opened(2)
+        found.admit(5.0)
+        found.admit(5.0)
+        found.record(6.0, started=5.0, failed=False)
+
+        assert found.admit(9.9) == 10.0
+        assert [found.admit(10.0) for _ in range(2)] == [None, 15.0]
+
+
 class TestClosedAgain:
     def test_starts_with_an_empty_window(self) -> None:
         found = opened(at=0.0)
@@ -177,11 +225,12 @@ class TestAnyHistory:
     @given(
         st.lists(st.tuples(st.floats(0, 20), st.floats(0, 40), st.booleans()), max_size=200),
         st.integers(1, 20),
+        st.integers(1, 5),
     )
     def test_leaves_it_in_one_of_its_states_and_never_shut_for_longer_than_it_may(
-        self, steps: list[tuple[float, float, bool]], minimum_calls: int
+        self, steps: list[tuple[float, float, bool]], minimum_calls: int, probes: int
     ) -> None:
-        found, now = breaker(BreakerPolicy(minimum_calls=minimum_calls)), 0.0
+        found, now = breaker(BreakerPolicy(minimum_calls=minimum_calls, probes=probes)), 0.0
 
         for passed, age, failed in steps:
             now += passed
@@ -203,8 +252,19 @@ class TestThePolicy:
             ("window", 0),
             ("window", float("inf")),
             ("open_for", float("nan")),
+            ("probes", 0),
+            ("probes", True),
+            ("minimum_calls", "10"),
+            ("minimum_calls", 10.0),
+            ("failure_rate", True),
+            ("window", "30"),
+            ("open_for", None),
         ],
     )
     def test_refuses_settings_out_of_range_by_their_name(self, setting: str, value: Any) -> None:
-        with pytest.raises(ConfigurationError, match=rf"breaker\.{setting} .* {value}"):
+        with pytest.raises(ConfigurationError, match=rf"breaker\.{setting} .* {value!r}"):
             BreakerPolicy(**{setting: value})
+
+    def test_is_frozen(self) -> None:
+        with pytest.raises(AttributeError):
+            BreakerPolicy().probes = 2  # type: ignore[misc]

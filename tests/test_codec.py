@@ -10,8 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queue_runtime.codec import decode_text, encode_text, short_id
-from queue_runtime.message import RESERVED_ATTRIBUTE, DeadLetterInfo, Message
+from queue_runtime.codec import decode_text, encode_text, short_id, without_times
+from queue_runtime.message import (
+    MAX_REPLAYS,
+    MAX_TIME_TO_LIVE,
+    RESERVED_ATTRIBUTE,
+    DeadLetterInfo,
+    Message,
+)
 
 # What SQS takes in a body or an attribute.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
@@ -33,6 +39,8 @@ messages = st.builds(
     attributes=attributes,
     content_type=st.none() | ids,
     correlation_id=st.none() | ids,
+    time_to_live=st.none() | st.floats(0.001, MAX_TIME_TO_LIVE),
+    replays=st.integers(0, MAX_REPLAYS),
 )
 infos = st.builds(
     DeadLetterInfo,
@@ -94,7 +102,9 @@ forged = st.one_of(
     json_values.map(json.dumps),
     st.fixed_dictionaries(
         {},
-        optional=dict.fromkeys(("id", "sid", "ct", "cid", "enc", "attrs", "dl"), json_values),
+        optional=dict.fromkeys(
+            ("id", "sid", "ct", "cid", "enc", "attrs", "dl", "ttl", "re", "wait", "sent"), json_values
+        ),
     ).map(json.dumps),
     st.fixed_dictionaries({"enc": st.just("base64"), "id": st.just("\x00"), "attrs": attributes}).map(
         json.dumps
@@ -109,6 +119,8 @@ def test_a_forged_record_harms_only_itself(body: str, reserved: str, theirs: dic
 
     assert RESERVED_ATTRIBUTE not in decoded.message.attributes
     assert decoded.message.id
+    assert decoded.wait is None or 0 < decoded.wait <= MAX_TIME_TO_LIVE
+    assert decoded.sent is None or decoded.sent >= 0
 
 
 @pytest.mark.parametrize(
@@ -215,3 +227,19 @@ def test_different_ids_stay_different_when_shortened() -> None:
 
     assert len(shorts) == 5
     assert "a" in shorts
+
+
+def test_when_it_is_due_travels_only_where_it_must() -> None:
+    message = Message(body=b"x", id="m", delay=3600.0)
+
+    assert back(encode_text(message)).wait is None
+    assert back(encode_text(message, wait=3600.0)).wait == 3600.0
+    assert back(encode_text(message, wait=3600.0)).message.delay == 0.0
+
+
+def test_a_record_can_be_rid_of_its_times() -> None:
+    message = Message(body=b"x", id="m", time_to_live=60.0, replays=1)
+    record = encode_text(message, wait=3600.0).attributes[RESERVED_ATTRIBUTE]
+
+    assert json.loads(without_times(record)) == {"id": "m", "re": 1}
+    assert without_times("not JSON") == "not JSON"

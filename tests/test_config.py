@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queue_runtime import registry
-from queue_runtime.config import ClientSettings, ProviderSettings, parse_url
+from queue_runtime.config import ClientSettings, ProviderSettings, QueueOptions, parse_url
 from queue_runtime.errors import ConfigurationError, MissingExtra, ProviderNotFound
 from queue_runtime.retry import RetryPolicy
 
@@ -143,6 +143,71 @@ class TestSettings:
     def test_refuse_what_is_out_of_range_by_its_name(self, setting: str, value: Any) -> None:
         with pytest.raises(ConfigurationError, match=f"{setting} .* {value}"):
             ClientSettings(provider=ProviderSettings(provider="memory"), **{setting: value})
+
+    @pytest.mark.parametrize(
+        ("setting", "value", "said"),
+        [
+            ("provider", "sqs", "provider must be a ProviderSettings, it is of type str"),
+            ("retry", 3, "retry must be a RetryPolicy, it is of type int"),
+            ("breaker", None, "breaker must be a BreakerPolicy"),
+            ("batching", {}, "batching must be a BatchPolicy"),
+            ("max_workers", "4", "max_workers must be a whole number"),
+            ("max_lease", "600", "max_lease must be a number of seconds"),
+            ("send_timeout", None, "send_timeout must be a number of seconds"),
+            ("send_timeout", 0, "send_timeout must be a number of seconds above 0"),
+            ("lease", "60", "lease must be a number of seconds"),
+            ("lease", 43201, "lease must be at most max_lease, 43200 seconds; it is 43201"),
+            ("expired", "keep", "expired must be 'drop' or 'dead_letter', it is 'keep'"),
+            ("expired", None, "expired must be 'drop' or 'dead_letter'"),
+            ("strategy", 5, "strategy must be a function"),
+            ("strategy", "nonne", "no strategy is called 'nonne'; did you mean 'none'?"),
+            ("queues", {"jobs": 5}, "queues.jobs must be a str or QueueOptions, it is of type int"),
+        ],
+    )
+    def test_refuse_a_wrong_type_or_choice_by_its_name(self, setting: str, value: Any, said: str) -> None:
+        arguments: dict[str, Any] = {"provider": ProviderSettings(provider="memory"), setting: value}
+        with pytest.raises(ConfigurationError) as caught:
+            ClientSettings(**arguments)
+
+        assert said in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("setting", "value"),
+        [
+            ("target", 5),
+            ("retry", 3),
+            ("send_timeout", 0),
+            ("lease", -1),
+            ("expired", "keep"),
+            ("strategy", 5),
+        ],
+    )
+    def test_of_a_queue_are_checked_too(self, setting: str, value: Any) -> None:
+        with pytest.raises(ConfigurationError, match=f"^{setting} must be"):
+            QueueOptions(**{setting: value})
+
+    def test_of_a_provider_are_text(self) -> None:
+        options: Any = {"token": [SECRET]}
+        with pytest.raises(ConfigurationError, match="sqs: option 'token' must be text") as caught:
+            ProviderSettings(provider="sqs", options=options)
+
+        assert SECRET not in str(caught.value)
+
+    def test_say_what_holds_for_each_queue(self) -> None:
+        settings = ClientSettings(
+            provider=ProviderSettings(provider="memory"),
+            queues={"jobs": "jobs-v2", "events": QueueOptions(lease=5.0, retry=RetryPolicy(max_attempts=1))},
+            retry=RetryPolicy(max_attempts=2),
+            lease=60.0,
+            strategy="attribute:tenant",
+        )
+
+        jobs, events, other = (settings.of(name) for name in ("jobs", "events", "other"))
+        assert [each.target for each in (jobs, events, other)] == ["jobs-v2", "events", "other"]
+        assert [each.lease for each in (jobs, events, other)] == [60.0, 5.0, 60.0]
+        assert [each.retry.max_attempts for each in (jobs, events, other)] == [2, 1, 2]
+        assert {each.strategy for each in (jobs, events, other)} == {settings.strategy}
+        assert (other.queue, other.send_timeout, other.expired) == ("other", 8.0, "drop")
 
     def test_refuse_names_that_no_queue_has_and_say_which(self) -> None:
         with pytest.raises(ConfigurationError, match=r"queue\.events: the target is no queue name"):

@@ -15,6 +15,8 @@ from types import ModuleType
 
 import pytest
 
+from queue_runtime import client as client_module
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
@@ -58,11 +60,15 @@ def run(module: ModuleType, path: str, found: list[Block]) -> None:
 
 @pytest.fixture
 def page_module() -> Iterator[ModuleType]:
-    """A module for the blocks of a page: dataclasses look for their annotations in one."""
+    """A module for the blocks of a page: dataclasses look for their annotations in one. What clients the page
+    has made, and left open as programs do, are closed after it."""
     module = ModuleType("a_page")
     sys.modules[module.__name__] = module
+    before = set(client_module._clients)
     yield module
     del sys.modules[module.__name__]
+    for client in set(client_module._clients) - before:
+        client.close()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -40,6 +40,7 @@ def every_event() -> list[type[Event]]:
 def example(kind: type[Event]) -> Event:
     values: dict[str, Any] = {
         "int": 1,
+        "bool": True,
         "float": 0.5,
         "str": "text",
         "datetime": datetime(2024, 1, 1, tzinfo=UTC),

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import pytest
 
 from queue_runtime import github
+from queue_runtime.connecting import connect
 from queue_runtime.errors import ConfigurationError, InvalidMessage, InvalidName, MessageTooLarge, QueueError
 from queue_runtime.message import Message
 
@@ -282,6 +283,20 @@ class TestASessionByAFunctionOfTheUsers:
         message = github.message(*request(), secret=SECRET, session=by_title)
 
         assert message.session_id == "pull_request: Say hello in every language 👋"
+
+    def test_none_leaves_it_to_the_client_that_sends(self) -> None:
+        message = github.message(*request(), secret=SECRET, session=None)
+
+        assert message.session_id is None
+        with connect("memory://?queues=events:sessions", strategy="github.installation") as client:
+            client.send("events", message)
+            session = client.accept_session("events")
+            assert session is not None
+            assert session.session_id == "installation:4711"
+
+    def test_a_name_that_there_is_not_is_an_error_with_the_nearest(self) -> None:
+        with pytest.raises(ConfigurationError, match="did you mean 'pull_request'"):
+            github.message(*request(), secret=SECRET, session="pull_requests")
 
     def test_an_id_that_no_queue_could_carry_is_an_invalid_name(self) -> None:
         with pytest.raises(InvalidName, match="session_id"):

@@ -49,7 +49,7 @@ class Post:
         inner = ScriptedClient(memory.create(settings, self.clock), self.script)
         self.guard = Guard(
             "memory",
-            policy=POLICY,
+            policy=lambda queue: POLICY,
             clock=self.clock,
             events=Events([self.events.append]),
             label=lambda target: NAMES.get(target, target),

@@ -61,6 +61,7 @@ class TestDeclaringQueues:
             ("memory://?lease=nan", "lease must be"),
             ("memory://?max_message_size=0", "max_message_size must be"),
             ("memory://?max_message_size=big", "max_message_size must be"),
+            ("memory://?dead_letter_expired=yes", "dead_letter_expired is true or false, not 'yes'"),
             ("memory://?leases=1", "unknown option 'leases'"),
         ],
     )
@@ -318,3 +319,67 @@ class TestWakingAndClosing:
     def test_twice_is_harmless(self, client: InMemoryClient) -> None:
         client.close()
         client.close()
+
+
+class TestTimeToLive:
+    @pytest.mark.parametrize("queue", ["events", "groups", "jobs"])
+    @pytest.mark.parametrize("buried", [False, True])
+    def test_an_expired_message_goes_where_the_queue_says(
+        self, clock: FakeClock, queue: str, buried: bool
+    ) -> None:
+        client = made(
+            f"memory://?queues=events:sessions,groups:groups,jobs&dead_letter_expired={str(buried).lower()}",
+            clock,
+        )
+        message = Message(body=b"x", id="m1", session_id="s", time_to_live=60.0)
+        client.send(queue, [message, Message(body=b"x", id="m2", session_id="s")])
+
+        clock.advance(59.9)
+        assert client.describe(queue).active == 2
+        clock.advance(0.1)
+
+        assert names(client.peek(queue + DEAD, 10)) == (["m1"] if buried else [])
+        assert names(client.peek(queue, 10)) == ["m2"]
+        if buried:
+            [dead] = client.receive(queue + DEAD, 10, 0.0)
+            assert dead.message == message
+            assert dead.dead_letter is not None
+            assert (dead.dead_letter.reason, dead.dead_letter.queue) == ("TimeToLiveExpired", queue)
+
+    def test_a_queue_has_one_such_setting(self, clock: FakeClock) -> None:
+        first = made("memory://expiring?queues=jobs&dead_letter_expired=true", clock)
+
+        made("memory://expiring?queues=jobs", clock)
+        with pytest.raises(ConfigurationError, match="'jobs' dead-letters what expires already"):
+            made("memory://expiring?queues=jobs&dead_letter_expired=false", clock)
+
+        assert first.describe("jobs").active == 0
+
+    def test_what_a_renewed_session_has_in_hand_does_not_expire(
+        self, client: InMemoryClient, clock: FakeClock
+    ) -> None:
+        client.send("events", [Message(body=b"x", session_id="s", time_to_live=40.0)])
+        session = accept(client)
+        [delivery] = session.receive(10, 0.0)
+        for _ in range(3):
+            clock.advance(20.0)
+            session.renew()
+
+        [outcome] = session.settle([Complete(delivery)])
+
+        assert outcome.error is None
+
+    def test_what_expires_while_a_receive_waits_is_not_handed_out(
+        self, client: InMemoryClient, clock: FakeClock
+    ) -> None:
+        client.send("jobs", [Message(body=b"x", id="a", time_to_live=40.0)])
+        client.receive("jobs", 1, 0.0, lease=60.0)
+
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(client.receive, "jobs", 1, 90.0)
+            clock.block_until(1)
+            clock.advance(60.0)  # it is free, and too late
+            clock.block_until(1)
+            send(client, "jobs", "b")
+
+            assert names(waiting.result(REAL)) == ["b"]

@@ -32,11 +32,14 @@ from queue_runtime.errors import (
 )
 from queue_runtime.message import (
     MAX_ID_LENGTH,
+    MAX_REPLAYS,
+    MAX_TIME_TO_LIVE,
     RESERVED_ATTRIBUTE,
     DeadLetterInfo,
     Delivery,
     Lease,
     Message,
+    MessageView,
     ReceivedMessage,
     check_queue,
 )
@@ -59,6 +62,8 @@ messages = st.builds(
     content_type=st.none() | ids,
     correlation_id=st.none() | ids,
     deduplication_id=st.none() | ids,
+    time_to_live=st.none() | st.floats(0.001, MAX_TIME_TO_LIVE),
+    replays=st.integers(0, MAX_REPLAYS),
 )
 infos = st.builds(
     DeadLetterInfo,
@@ -115,6 +120,8 @@ class TestAMessage:
             correlation_id="r",
             deduplication_id="d",
             delay=2,
+            time_to_live=60,
+            replays=1,
         )
 
         assert message == Message(
@@ -126,6 +133,8 @@ class TestAMessage:
             correlation_id="r",
             deduplication_id="d",
             delay=2,
+            time_to_live=60,
+            replays=1,
         )
 
     def test_does_not_change_with_the_dictionary_it_was_made_with(self) -> None:
@@ -187,6 +196,16 @@ class TestAMessage:
     def test_refuses_a_delay_that_is_no_time(self, delay: Any) -> None:
         with pytest.raises(InvalidMessage, match="delay must be a number of seconds"):
             Message(body=b"", delay=delay)
+
+    @pytest.mark.parametrize("life", [0, -1, float("inf"), float("nan"), "5", MAX_TIME_TO_LIVE + 1])
+    def test_refuses_a_time_to_live_that_is_none(self, life: Any) -> None:
+        with pytest.raises(InvalidMessage, match="time_to_live must be seconds above 0"):
+            Message(body=b"", time_to_live=life)
+
+    @pytest.mark.parametrize("replays", [-1, MAX_REPLAYS + 1, 1.5, "1", None])
+    def test_refuses_replays_that_are_no_number(self, replays: Any) -> None:
+        with pytest.raises(InvalidMessage, match="replays must be a number from 0"):
+            Message(body=b"", replays=replays)
 
 
 class TestAQueueName:
@@ -395,6 +414,16 @@ class TestAReceivedMessage:
         assert received.body == b"{}"
         with pytest.raises(DecodeError, match="message 'm1': it is marked as base64"):
             received.payload()
+
+    def test_gives_its_life_story(self) -> None:
+        one = MessageView(delivery(Message(body=b"", time_to_live=60.0, replays=2)))
+
+        assert (one.time_to_live, one.replays) == (60.0, 2)
+
+    def test_expires_only_where_somebody_must_see_to_it(self) -> None:
+        assert not delivery().expired(1e9)
+        assert not delivery(expires=10.0).expired(9.9)
+        assert delivery(expires=10.0).expired(10.0)
 
     def test_gives_its_text(self) -> None:
         assert self.received(message=Message.of("é")).text == "é"

@@ -35,7 +35,16 @@ def loaded_by(code: str) -> set[str]:
 
 class TestImporting:
     def test_the_package_loads_no_sdk_and_nothing_for_payloads(self) -> None:
-        foreign = {"boto3", "botocore", "azure", "dataclasses_json", "marshmallow", "pytest", "flask"}
+        foreign = {
+            "azure",
+            "boto3",
+            "botocore",
+            "dataclasses_json",
+            "dotenv",
+            "flask",
+            "marshmallow",
+            "pytest",
+        }
 
         assert loaded_by("import queue_runtime, queue_runtime.github") & foreign == set()
 

@@ -22,7 +22,7 @@ from queue_runtime.errors import (
     QueueNotFound,
     Throttled,
 )
-from queue_runtime.retry import RetryPolicy, backoff
+from queue_runtime.retry import LONGEST, RetryPolicy, backoff
 
 
 def highest() -> float:
@@ -94,6 +94,46 @@ class TestThePolicy:
         assert policy.delay(2, Throttled("x"), 7.5, highest) is None
         assert policy.delay(2, Throttled("x"), 8.0, lowest) is None
 
+    def test_waits_as_long_as_the_broker_asks_for_if_that_is_longer(self) -> None:
+        policy = RetryPolicy(base=1, cap=1, time_limit=8)
+
+        assert policy.delay(1, Throttled("x", retry_after=3.0), 0, highest) == 3.0
+        assert policy.delay(1, Throttled("x", retry_after=0.5), 0, highest) == pytest.approx(1.0)
+        assert policy.delay(1, Throttled("x", retry_after=0.0), 0, lowest) == 0.0
+
+    def test_gives_up_where_the_broker_asks_for_more_time_than_is_left(self) -> None:
+        policy = RetryPolicy(time_limit=8)
+
+        assert policy.delay(1, Throttled("x", retry_after=7.9), 0, lowest) == 7.9
+        assert policy.delay(1, Throttled("x", retry_after=8.0), 0, lowest) is None
+        assert policy.delay(1, OutcomeUnknown("x", retry_after=3.0), 5.5, lowest) is None
+
+    def test_does_not_retry_what_will_not_pass_because_of_it(self) -> None:
+        assert RetryPolicy().delay(1, AuthorizationFailed("x", retry_after=0.1), 0, lowest) is None
+
+    @given(
+        attempt=st.integers(1, 10),
+        retry_after=st.none() | st.floats(0, 1e6),
+        elapsed=st.floats(0, 300),
+        chance=st.floats(0, 1, exclude_max=True),
+        policy=st.builds(
+            RetryPolicy,
+            max_attempts=st.integers(1, 10),
+            base=st.floats(0, 10),
+            cap=st.floats(0, 100),
+            time_limit=st.floats(0, LONGEST),
+        ),
+    )
+    def test_never_exceeds_its_limits_nor_comes_earlier_than_asked(
+        self, attempt: int, retry_after: float | None, elapsed: float, chance: float, policy: RetryPolicy
+    ) -> None:
+        delay = policy.delay(attempt, Throttled("x", retry_after=retry_after), elapsed, lambda: chance)
+
+        if delay is not None:
+            assert attempt < policy.max_attempts
+            assert elapsed + delay < policy.time_limit
+            assert (retry_after or 0.0) <= delay <= max(policy.cap, retry_after or 0.0)
+
     def test_lets_a_webhook_answer_in_time_by_default(self) -> None:
         policy, elapsed = RetryPolicy(), 0.0
 
@@ -112,8 +152,22 @@ class TestThePolicy:
             ("base", -1),
             ("cap", float("inf")),
             ("time_limit", float("nan")),
+            ("max_attempts", True),
+            ("max_attempts", "5"),
+            ("max_attempts", 5.0),
+            ("base", "0.1"),
+            ("cap", None),
+            ("time_limit", False),
+            ("time_limit", 240.1),
         ],
     )
     def test_refuses_settings_out_of_range_by_their_name(self, setting: str, value: Any) -> None:
-        with pytest.raises(ConfigurationError, match=rf"retry\.{setting} .* {value}"):
+        with pytest.raises(ConfigurationError, match=rf"retry\.{setting} .* {value!r}"):
             RetryPolicy(**{setting: value})
+
+    def test_takes_whole_numbers_of_seconds_too(self) -> None:
+        assert RetryPolicy(base=1, cap=2, time_limit=240).time_limit == 240
+
+    def test_is_frozen(self) -> None:
+        with pytest.raises(AttributeError):
+            RetryPolicy().max_attempts = 1  # type: ignore[misc]

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -197,7 +198,7 @@ class TestAFailureThatMayPass:
 
         client.send_batch("groups", [message(name) for name in ("a1", "a2", "a3", "b1", "b2")])
 
-        assert script.calls("send") == [("a1", "b1"), ("b2",), ("a1",), ("a2",), ("a3",)]
+        assert script.calls("send") == [("a1", "b1"), ("a1", "b2"), ("a2",), ("a3",)]
         assert [text for text in stored(client, "groups") if text[0] == "a"] == ["a1", "a2", "a3"]
 
     def test_does_not_hold_back_what_has_no_order(self, client: QueueClient, script: Script) -> None:
@@ -247,20 +248,41 @@ class TestAFailureThatMayPass:
 
             assert sending.result(REAL) == "a1"
 
-    def test_a_client_that_is_closed_ends_the_wait(self, script: Script) -> None:
+    def test_a_client_that_is_closed_sends_what_it_has(self, script: Script) -> None:
         clock = FakeClock()
-        policy = RetryPolicy(max_attempts=2, base=4.0, cap=4.0)
-        script.always("send", fails(Throttled))
+        policy = RetryPolicy(max_attempts=2, base=4.0, cap=4.0, time_limit=10.0)
+        script.then("send", fails(Throttled))
         with (
-            ThreadPoolExecutor(1) as aside,
+            ThreadPoolExecutor(2) as aside,
             scripted(script, clock=clock, retry=policy) as client,
         ):
             sending = aside.submit(client.send, "jobs", message("a1"))
-            clock.block_until(1)
-            client.close()
+            clock.block_until(2)  # the sender, and the scheduler that will try again
+            closing = aside.submit(client.close)
+            clock.block_until(3)
+            clock.advance(4.0)
+
+            assert sending.result(REAL) == "a1"
+            closing.result(REAL)
+
+    def test_a_client_that_is_closed_gives_up_what_it_could_not_send_in_time(self, script: Script) -> None:
+        clock = FakeClock()
+        policy = RetryPolicy(max_attempts=2, base=400.0, cap=400.0, time_limit=240.0)
+        script.always("send", fails(Throttled))
+        with (
+            ThreadPoolExecutor(2) as aside,
+            patch("random.random", lambda: 0.5),
+            scripted(script, clock=clock, retry=policy) as client,
+        ):
+            sending = aside.submit(client.send, "jobs", message("a1"), timeout=1000.0)
+            clock.block_until(2)
+            closing = aside.submit(client.close, timeout=5.0)
+            clock.block_until(3)
+            clock.advance(5.0)
 
             with pytest.raises(Throttled):
                 sending.result(REAL)
+            closing.result(REAL)
         assert len(script.calls("send")) == 1
 
 

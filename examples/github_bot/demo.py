@@ -110,9 +110,11 @@ class Demo:
         """Fix the bot, start it again, and send back what the fix is for."""
         write_troubles(self._troubles, self._plan, fixed=True)
         with self._stage.start_bot(self._journal_path, self._troubles, life=1) as bot:
-            replayed = client.dead_letters(QUEUE).replay(
+            report = client.dead_letters(QUEUE).replay(
                 where=lambda each: each.dead_letter.reason != "DecodeError"
             )
+            report.raise_failed()
+            replayed = len(report.replayed)
             self._show.say(f"  the bot was fixed and started again; {replayed} replayed")
             self._wait(bot, lambda: len(self._books.settled[1]) >= replayed)
             bot.stop()

@@ -13,14 +13,13 @@ from queue_runtime.clock import Clock
 from queue_runtime.config import ProviderSettings
 from queue_runtime.errors import (
     Closed,
-    ConfigurationError,
     InvalidReceipt,
     Outcome,
     QueueError,
     SessionNotAvailable,
     UnsupportedOperation,
 )
-from queue_runtime.message import Delivery, Message, check_queue
+from queue_runtime.message import Delivery, Message
 from queue_runtime.provider import (
     Abandon,
     Cancelled,
@@ -33,7 +32,8 @@ from queue_runtime.provider import (
     Settlement,
     never,
 )
-from queue_runtime.providers.memory_broker import KINDS, MemoryBroker
+from queue_runtime.providers.memory_broker import MemoryBroker
+from queue_runtime.providers.memory_options import declared, flag, number
 from queue_runtime.providers.memory_queues import (
     GroupQueue,
     PlainQueue,
@@ -45,7 +45,7 @@ from queue_runtime.providers.memory_queues import (
 
 T = TypeVar("T")
 
-OPTIONS = frozenset({"queues", "lease", "max_message_size"})
+OPTIONS = frozenset({"queues", "lease", "max_message_size", "dead_letter_expired"})
 MAX_MESSAGE_SIZE = 256 * 1024
 """The smallest limit among the clouds (Service Bus, standard tier): what fits here fits there.
 https://learn.microsoft.com/azure/service-bus-messaging/service-bus-quotas"""
@@ -78,14 +78,19 @@ def create(settings: ProviderSettings, clock: Clock) -> InMemoryClient:
 
     Clients of one process that give the same NAME share a broker (with the clock of the first), and may not
     contradict each other; without a NAME the broker is private. A forked child starts with empty queues.
-    `lease` is in seconds, `max_message_size` in bytes.
+    `lease` is in seconds, `max_message_size` in bytes. With `dead_letter_expired=true` what has outlived its
+    time-to-live goes to the dead letters, else it is dropped.
     """
     settings.refuse_unknown(OPTIONS)
     settings.refuse_credential()
-    lease = _number(settings, "lease")
-    size = math.ceil(_number(settings, "max_message_size") or MAX_MESSAGE_SIZE)
+    lease = number(settings, "lease")
+    size = math.ceil(number(settings, "max_message_size") or MAX_MESSAGE_SIZE)
     broker = _broker(settings.location, clock)
-    broker.declare(_declared(settings.options.get("queues", "")), lease=lease)
+    broker.declare(
+        declared(settings.options.get("queues", "")),
+        lease=lease,
+        dead_letter_expired=flag(settings, "dead_letter_expired"),
+    )
     return InMemoryClient(broker, max_message_size=size)
 
 
@@ -94,35 +99,6 @@ def _broker(name: str, clock: Clock) -> MemoryBroker:
         return MemoryBroker(clock)
     with _shared_lock:
         return _shared.setdefault(name, MemoryBroker(clock))
-
-
-def _declared(text: str) -> dict[str, str]:
-    queues: dict[str, str] = {}
-    for entry in filter(None, text.split(",")):
-        name, colon, kind = entry.partition(":")
-        if colon and kind not in KINDS:
-            raise ConfigurationError(
-                f"memory: queues: {entry!r} is neither NAME nor NAME:KIND with a kind of {', '.join(KINDS)}"
-            )
-        kind = kind or "plain"
-        if queues.setdefault(check_queue(name), kind) != kind:
-            raise ConfigurationError(
-                f"memory: queues: {name!r} is declared twice, as {queues[name]} and as {kind}"
-            )
-    return queues
-
-
-def _number(settings: ProviderSettings, name: str) -> float | None:
-    text = settings.options.get(name)
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise ConfigurationError(f"memory: {name} must be a number above 0, it is {text!r}")
-    return value
 
 
 class InMemoryClient(ProviderClient):
@@ -192,6 +168,7 @@ class InMemoryClient(ProviderClient):
                     return taken
                 self._broker.wait(min(deadline, found.next_change(now)))
                 self._check_open()
+                self._broker.catch_up(found)
 
     def accept_sessions(
         self, queue: str, most: int, wait: float, *, cancelled: Cancelled = never
@@ -210,7 +187,7 @@ class InMemoryClient(ProviderClient):
                     return taken
                 self._broker.wait(min(deadline, found.next_change(now)))
                 self._check_open()
-                self._broker.bring_due(found)
+                self._broker.catch_up(found)
 
     def accept_session(self, queue: str, session_id: str) -> ProviderSession:
         with self._broker.changed:
@@ -257,6 +234,11 @@ class InMemoryClient(ProviderClient):
             found = self._cancelling(queue)
             now = self._clock.monotonic()
             return [_outcome(lambda receipt: found.cancel(_sequence(receipt), now), r) for r in receipts]
+
+    def purge(self, queue: str) -> None:
+        with self._broker.changed:
+            self._queue(queue).clear()
+            self._broker.touch()
 
     def wake(self, queue: str) -> None:
         with self._broker.changed:
@@ -315,6 +297,10 @@ class InMemoryClient(ProviderClient):
             cancel=not groups,
             copied_delays=False,
             session_state=sessions,
+            # As Service Bus does where duplicate detection is on, and SQS on FIFO queues.
+            deduplication=groups or sessions,
+            native_expiry=True,
+            purge=True,
             counts_lost_sessions=not sessions,
         )
 
@@ -367,11 +353,11 @@ class InMemorySession(ProviderSession):
                 self._check(now)
                 if cancelled():
                     return []
+                self._broker.catch_up(self._queue)
                 taken = self._queue.take(self._session, max_messages, now)
                 if taken or now >= deadline:
                     return taken
                 self._broker.wait(min(deadline, self._queue.session_change(self._session, now)))
-                self._broker.bring_due(self._queue)
 
     def settle(self, settlements: Sequence[Settlement]) -> Sequence[Outcome[None]]:
         with self._broker.changed:

@@ -21,6 +21,9 @@ KINDS: dict[str, type[PlainQueue | GroupQueue | SessionQueue]] = {
 }
 
 
+EXPIRED = "TimeToLiveExpired"
+"""The reason of a dead letter that has outlived its time-to-live."""
+
 LEASE = 30.0
 """Seconds that a hold lasts, as on SQS.
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html"""
@@ -37,8 +40,11 @@ class MemoryBroker:
         self._queues: dict[str, Queue] = {}
         self._sequence = count(1)
 
-    def declare(self, queues: Mapping[str, str], *, lease: float | None) -> None:
-        """Make the queues that do not exist yet, each of one of `KINDS`; None is a lease of `LEASE`.
+    def declare(
+        self, queues: Mapping[str, str], *, lease: float | None, dead_letter_expired: bool | None = None
+    ) -> None:
+        """Make the queues that do not exist yet, each of one of `KINDS`; None is a lease of `LEASE`, and that
+        what expires is dropped.
 
         Raises `ConfigurationError` for one that exists and is another.
         """
@@ -46,10 +52,12 @@ class MemoryBroker:
             for name, kind in queues.items():
                 found = self._queues.get(name)
                 if found is not None:
-                    _compare(found, kind, lease)
+                    _compare(found, kind, lease, dead_letter_expired)
                     continue
                 dead = PlainQueue(name + DEAD_LETTERS, lease=lease or LEASE, dead_letters=None)
-                self._queues[name] = KINDS[kind](name, lease=lease or LEASE, dead_letters=dead)
+                made = KINDS[kind](name, lease=lease or LEASE, dead_letters=dead)
+                made.dead_letters_expired = bool(dead_letter_expired)
+                self._queues[name] = made
                 self._queues[dead.name] = dead
 
     # Requires changed to be held.
@@ -63,22 +71,30 @@ class MemoryBroker:
                 f"no queue {name!r} on this memory broker; it has: {known}. "
                 "Declare it: memory://?queues=events:sessions,jobs"
             ) from None
-        self.bring_due(found)
+        above = self._queues.get(name.removesuffix(DEAD_LETTERS))
+        if above is not None and above is not found:
+            self.catch_up(above)  # what it gives up comes here
+        self.catch_up(found)
         return found
 
-    def bring_due(self, queue: Queue) -> None:
-        """What was sent to *queue* with a delay, and is due, is stored as if it came now."""
+    def catch_up(self, queue: Queue) -> None:
+        """What was sent to *queue* with a delay, and is due, is stored as if it came now; what has expired
+        leaves it."""
+        now = self.clock.monotonic()
         if isinstance(queue, SessionQueue):
-            for stored in queue.take_due(self.clock.monotonic()):
+            for stored in queue.take_due(now):
                 stored.sequence, stored.enqueued_at = next(self._sequence), self.clock.now()
                 queue.append(stored)
+        for stored in queue.take_expired(now):
+            if queue.dead_letters_expired and queue.dead_letters is not None:
+                self.store(queue.dead_letters, stored.message, info=_expired(queue, stored))
 
     def store(
         self, queue: Queue, message: Message, *, delay: float = 0.0, info: DeadLetterInfo | None = None
     ) -> int:
         """Returns the sequence, by which it can be cancelled until it is due."""
         now = self.clock.monotonic()
-        stored = Stored(message, next(self._sequence), self.clock.now(), now + delay, info)
+        stored = Stored(message, next(self._sequence), self.clock.now(), now + delay, now + delay, info)
         sequence = queue.add(stored, now)
         self.touch()
         return sequence
@@ -96,7 +112,19 @@ class MemoryBroker:
         )
 
 
-def _compare(found: Queue, kind: str, lease: float | None) -> None:
+def _expired(queue: Queue, stored: Stored) -> DeadLetterInfo:
+    return DeadLetterInfo(
+        reason=EXPIRED,
+        description=f"it was not received in time: it had {stored.message.time_to_live:g} s",
+        first_seen_at=stored.enqueued_at,
+        queue=queue.name,
+        session_id=stored.message.session_id,
+        message_id=stored.message.id,
+        sequence=stored.sequence,
+    )
+
+
+def _compare(found: Queue, kind: str, lease: float | None, dead_letter_expired: bool | None) -> None:
     its_kind = next(name for name, made in KINDS.items() if made is type(found))
     if its_kind != kind:
         raise ConfigurationError(
@@ -107,4 +135,10 @@ def _compare(found: Queue, kind: str, lease: float | None) -> None:
         raise ConfigurationError(
             f"memory: queue {found.name!r} has a lease of {found.lease:g} s already, not {lease:g} s; "
             "give it one lease everywhere, or the broker another name"
+        )
+    if dead_letter_expired not in (None, found.dead_letters_expired):
+        does = "dead-letters" if found.dead_letters_expired else "drops"
+        raise ConfigurationError(
+            f"memory: queue {found.name!r} {does} what expires already; give it one dead_letter_expired "
+            "everywhere, or the broker another name"
         )

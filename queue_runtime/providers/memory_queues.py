@@ -25,6 +25,7 @@ class Stored:
     sequence: int
     enqueued_at: datetime
     visible_at: float
+    due_at: float
     info: DeadLetterInfo | None = None
     deliveries: int = 0
     """What its delivery count says."""
@@ -34,8 +35,19 @@ class Stored:
     """None: nobody has it."""
 
     @property
+    def expires(self) -> float | None:
+        """When its time-to-live is over if nobody has it by then; None: never."""
+        life = self.message.time_to_live
+        return None if life is None else self.due_at + life
+
+    @property
     def broker_id(self) -> str:
         return f"memory-{self.sequence}"
+
+    @property
+    def key(self) -> str:
+        """Of its session or group: one without is alone."""
+        return self.message.session_id or f"{self.broker_id}/alone"
 
     @property
     def receipt(self) -> str:
@@ -80,6 +92,7 @@ class Queue(ABC):
         self.name = name
         self.lease = lease
         self.dead_letters = dead_letters
+        self.dead_letters_expired = False
 
     @abstractmethod
     def add(self, stored: Stored, now: float) -> int:
@@ -91,6 +104,33 @@ class Queue(ABC):
     @abstractmethod
     def cancel(self, sequence: int, now: float) -> None:
         """Take out what is not due yet. Raises `InvalidReceipt` if it is, or is not there."""
+
+    def take_expired(self, now: float) -> list[Stored]:
+        """Take out what has outlived its time-to-live in nobody's hands, first things first; of a dead-letter
+        queue nothing."""
+        if self.dead_letters is None:
+            return []
+        expired = [
+            stored
+            for stored in self.stored()
+            if stored.expires is not None and stored.expires <= now and not self._is_out(stored, now)
+        ]
+        for stored in expired:
+            self._forget(stored)
+        return sorted(expired, key=lambda stored: stored.sequence)
+
+    def clear(self) -> None:
+        """Remove every message, also those in somebody's hands."""
+        for stored in list(self.stored()):
+            self._forget(stored)
+
+    @abstractmethod
+    def _is_out(self, stored: Stored, now: float) -> bool:
+        """True while somebody has *stored* in hand."""
+
+    @abstractmethod
+    def _forget(self, stored: Stored) -> None:
+        """Take *stored* out, wherever it is."""
 
     @abstractmethod
     def leased(self, now: float) -> int:
@@ -122,7 +162,7 @@ class PlainQueue(Queue):
         self.remove(stored)
 
     def leased(self, now: float) -> int:
-        return sum(s.leased_until is not None and s.leased_until > now for s in self.stored())
+        return sum(self._is_out(stored, now) for stored in self.stored())
 
     def next_change(self, now: float) -> float:
         return _first_change(self.stored(), now)
@@ -149,6 +189,12 @@ class PlainQueue(Queue):
 
     def remove(self, stored: Stored) -> None:
         del self._messages[stored.sequence]
+
+    def _is_out(self, stored: Stored, now: float) -> bool:
+        return stored.leased_until is not None and stored.leased_until > now
+
+    def _forget(self, stored: Stored) -> None:
+        self.remove(stored)
 
 
 class SentIds:
@@ -187,7 +233,7 @@ class GroupQueue(PlainQueue):
         ready: dict[str, list[Stored]] = {}
         blocked: set[str] = set()
         for stored in self.stored():
-            group = stored.message.session_id or f"{stored.broker_id}/alone"
+            group = stored.key
             if group not in blocked:
                 if stored.free(now):
                     ready.setdefault(group, []).append(stored)
@@ -260,9 +306,8 @@ class SessionQueue(Queue):
 
     def append(self, stored: Stored) -> None:
         """Put *stored* behind the others of its session."""
-        # A message without a session id is a session of its own.
-        key = stored.message.session_id or f"{stored.broker_id}/alone"
-        self._session(key, stored.message.session_id or stored.message.id).messages[stored.sequence] = stored
+        session = self._session(stored.key, stored.message.session_id or stored.message.id)
+        session.messages[stored.sequence] = stored
 
     def stored(self) -> Iterator[Stored]:
         for session in self._sessions.values():
@@ -279,6 +324,16 @@ class SessionQueue(Queue):
     def cancel(self, sequence: int, now: float) -> None:
         if self._scheduled.pop(sequence, None) is None:
             raise _too_late(sequence)
+
+    def _is_out(self, stored: Stored, now: float) -> bool:
+        session = self._sessions.get(stored.key)
+        return stored.leased_until is not None and session is not None and session.held(now)
+
+    def _forget(self, stored: Stored) -> None:
+        if self._scheduled.pop(stored.sequence, None) is None:
+            session = self._sessions[stored.key]
+            del session.messages[stored.sequence]
+            self.forget_empty(session)
 
     def leased(self, now: float) -> int:
         held = (s for s in self._sessions.values() if s.leased_until is not None and s.leased_until > now)

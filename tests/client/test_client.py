@@ -80,7 +80,7 @@ class TestConnecting:
     @pytest.mark.parametrize(
         ("url", "text"),
         [
-            ("memory://?queue=jobs", "unknown option 'queue'; it takes lease, max_message_size, queues"),
+            ("memory://?queue=jobs", "unknown option 'queue'; it takes dead_letter_expired, lease"),
             ("memory://?queues=jobs&lease=soon", "lease must be a number above 0, it is 'soon'"),
             ("memory://?queues=jobs:magic", "'jobs:magic' is neither NAME nor NAME:KIND"),
             ("jobs", "the URL names no provider"),
@@ -572,9 +572,9 @@ class TestWrongThings:
         with pytest.raises(ConfigurationError, match="not a int"):
             connect(5)  # type: ignore[arg-type]
 
-    def test_a_name_is_no_strategy(self) -> None:
+    def test_a_number_is_no_strategy(self) -> None:
         with pytest.raises(ConfigurationError, match="strategy must be a function"):
-            connect("memory://", strategy="pull_request")  # type: ignore[arg-type]
+            connect("memory://", strategy=5)  # type: ignore[arg-type]
 
     def test_a_queues_url_is_no_target(self) -> None:
         with pytest.raises(ConfigurationError, match="https is no provider"):

@@ -15,7 +15,15 @@ from queue_runtime.message import Delivery, Message
 from queue_runtime.provider import Abandon, Complete, DeadLetter, Settlement
 from queue_runtime.providers.memory import InMemoryClient, InMemorySession
 from queue_runtime.providers.memory_broker import MemoryBroker
-from queue_runtime.providers.memory_queues import GroupQueue, PlainQueue, Session, SessionQueue, Stored
+from queue_runtime.providers.memory_queues import (
+    GroupQueue,
+    PlainQueue,
+    Queue,
+    SentIds,
+    Session,
+    SessionQueue,
+    Stored,
+)
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -241,6 +249,79 @@ def schedules_at_the_head_of_the_session(true: Any, queue: SessionQueue, stored:
     return stored.sequence
 
 
+def hands_out_expired(true: Any, queue: Queue, now: float) -> list[Stored]:
+    return []
+
+
+def lets_expire_what_is_in_hand(true: Any, queue: Queue, stored: Stored, now: float) -> bool:
+    return False
+
+
+def counts_a_life_from_sending(
+    true: Any, broker: MemoryBroker, queue: Any, message: Message, **how: Any
+) -> Any:
+    sequence = true(broker, queue, message, **how)
+    for stored in queue.stored():
+        stored.due_at -= how.get("delay", 0.0)
+        how["delay"] = 0.0
+    return sequence
+
+
+def lets_dead_letters_expire(true: Any, queue: Queue, now: float) -> list[Stored]:
+    above = queue.dead_letters
+    queue.dead_letters = above or PlainQueue("nowhere", lease=1.0, dead_letters=None)
+    try:
+        return true(queue, now)  # type: ignore[no-any-return]
+    finally:
+        queue.dead_letters = above
+
+
+def drops_all_that_expires(true: Any, broker: MemoryBroker, queue: Queue) -> None:
+    queue.dead_letters_expired = False
+    true(broker, queue)
+
+
+def forgets_times_to_live(true: Any, stored: Stored, **what: Any) -> Delivery:
+    delivery: Delivery = true(stored, **what)
+    return replace(delivery, message=replace(delivery.message, time_to_live=None))
+
+
+def forgets_replays(true: Any, stored: Stored, **what: Any) -> Delivery:
+    delivery: Delivery = true(stored, **what)
+    return replace(delivery, message=replace(delivery.message, replays=0))
+
+
+def deduplicates_nothing_and_denies_it(true: Any, sent: SentIds, stored: Stored, now: float) -> int:
+    return stored.sequence
+
+
+def purges_nothing(true: Any, client: InMemoryClient, queue: str) -> None:
+    pass
+
+
+def purges_what_is_free(true: Any, client: InMemoryClient, queue: str) -> None:
+    with client._broker.changed:
+        found = client._broker.queue(queue)
+        for stored in list(found.stored()):
+            if stored.free(client._clock.monotonic()):
+                found._forget(stored)
+
+
+def takes_what_it_shows(
+    true: Any, client: InMemoryClient, queue: str, most: int, *, after: int = 0
+) -> Sequence[Delivery]:
+    shown: Sequence[Delivery] = true(client, queue, most, after=after)
+    for stored in client._broker.queue(queue).stored():
+        stored.deliveries += 1
+    return shown
+
+
+def shows_from_the_beginning(
+    true: Any, client: InMemoryClient, queue: str, most: int, *, after: int = 0
+) -> Sequence[Delivery]:
+    return true(client, queue, most, after=0)  # type: ignore[no-any-return]
+
+
 def holds_a_lock_through_its_receives(patch: pytest.MonkeyPatch) -> None:
     busy = threading.Lock()
 
@@ -301,6 +382,18 @@ BROKEN: dict[str, Break] = {
         (PlainQueue, "cancel", cancels_what_is_due),
         (InMemoryClient, "schedule", schedules_for_now),
         (SessionQueue, "add", schedules_at_the_head_of_the_session),
+        (Queue, "take_expired", hands_out_expired),
+        (PlainQueue, "_is_out", lets_expire_what_is_in_hand),
+        (MemoryBroker, "store", counts_a_life_from_sending),
+        (Queue, "take_expired", lets_dead_letters_expire),
+        (MemoryBroker, "catch_up", drops_all_that_expires),
+        (Stored, "shown", forgets_times_to_live),
+        (Stored, "shown", forgets_replays),
+        (SentIds, "first", deduplicates_nothing_and_denies_it),
+        (InMemoryClient, "purge", purges_nothing),
+        (InMemoryClient, "purge", purges_what_is_free),
+        (InMemoryClient, "peek", takes_what_it_shows),
+        (InMemoryClient, "peek", shows_from_the_beginning),
     )
 }
 BROKEN["holds_a_lock_through_its_receives"] = holds_a_lock_through_its_receives

@@ -54,6 +54,8 @@ class GivenQueuesHarness:
             limit = self._limits[name]
             has = "is not told to this key" if limit is None else f"is {limit}"
             pytest.skip(f"it needs a limit of {spec.max_receives} deliveries, that of {name} {has}")
+        if spec.dead_letter_expired:
+            pytest.skip("it needs a queue that dead-letters what expires")
         if name in self._in_use:
             pytest.skip("it needs two queues of a kind, one is given")
         self._in_use.add(name)

@@ -33,7 +33,8 @@ class MemoryHarness:
     def make_queue(self, spec: QueueSpec) -> str:
         name = f"queue-{len(self._owners)}"
         kind = f":{self._sessions}" if spec.sessions else ""
-        self._owners.append(self._connect(f"?queues={name}{kind}&lease={spec.lease}"))
+        expired = "&dead_letter_expired=true" if spec.dead_letter_expired else ""
+        self._owners.append(self._connect(f"?queues={name}{kind}&lease={spec.lease}{expired}"))
         # Every queue has a dead-letter queue here, except the dead-letter queues.
         return name if spec.dead_letters else f"{name}/$DeadLetterQueue"
 

@@ -39,6 +39,7 @@ class ServiceBusHarness:
             lock=spec.lease,
             sessions=spec.sessions,
             max_delivery=spec.max_receives or 1000,
+            dead_letter_on_expire=spec.dead_letter_expired,
             duplicate_window=WINDOW,
             max_message_size=MAX_MESSAGE_SIZE,
             max_batch_size=MAX_MESSAGE_SIZE,

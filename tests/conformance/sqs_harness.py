@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
@@ -10,7 +11,8 @@ from uuid import uuid4
 
 import boto3.session
 
-from queue_runtime import QueueClient, connect
+from queue_runtime import QueueClient, connect, parse_url
+from queue_runtime.config import QueueOptions
 from queue_runtime.testing.conformance import QueueSpec, RealTime
 from queue_runtime.testing.sqs import make_queue
 
@@ -51,6 +53,7 @@ class SqsHarness:
         self._sdk: SQSClient = boto3.session.Session(region_name=region).client("sqs", endpoint_url=endpoint)
         self._run = f"qr-{uuid4().hex[:8]}"
         self._made: list[str] = []
+        self._expiring: dict[str, str | QueueOptions] = {}
 
     def make_queue(self, spec: QueueSpec) -> str:
         made = make_queue(
@@ -63,10 +66,12 @@ class SqsHarness:
             max_message_size=MAX_MESSAGE_SIZE,
         )
         self._made += [url for url in (made.url, made.dead_letter_url) if url is not None]
+        if spec.dead_letter_expired:
+            self._expiring[made.name] = QueueOptions(expired="dead_letter")
         return made.name
 
     def connect(self) -> QueueClient:
-        return connect(self._url)
+        return connect(replace(parse_url(self._url), queues=dict(self._expiring)))
 
     def __enter__(self) -> Self:
         return self

@@ -17,6 +17,7 @@ from queue_runtime.testing.conformance import (
     dead_letters,
     leases,
     limits,
+    looking,
     receiving,
     scheduling,
     session_ends,
@@ -24,6 +25,7 @@ from queue_runtime.testing.conformance import (
     sessions,
     settling,
     threads,
+    time_to_live,
 )
 from queue_runtime.testing.conformance.kit import Kit
 from tests.conformance.broken_providers import BROKEN
@@ -47,6 +49,10 @@ set_and_seen = partial(
 taken_back = partial(
     scheduling.TestScheduling().test_one_that_was_cancelled_never_comes_and_the_others_do, kind="plain"
 )
+
+lives = time_to_live.TestTimeToLive()
+given_up = time_to_live.TestExpiredDeadLetters()
+purged = partial(looking.TestPurge().test_a_purge_removes_all, kind="plain")
 
 CAUGHT_BY: dict[str, Row] = {
     "loses_order": sessions.TestSessionOrder().test_a_batch_comes_in_its_order,
@@ -120,6 +126,28 @@ CAUGHT_BY: dict[str, Row] = {
     ),
     "schedules_at_the_head_of_the_session": (
         scheduling.TestSchedulingInASession().test_one_that_is_not_due_holds_back_no_other_of_its_session
+    ),
+    "hands_out_expired": partial(lives.test_one_that_has_expired_is_handed_to_nobody, kind="plain"),
+    "lets_expire_what_is_in_hand": partial(lives.test_one_in_hand_does_not_expire, kind="plain"),
+    "counts_a_life_from_sending": partial(
+        lives.test_it_counts_from_when_a_delayed_message_is_due, kind="plain"
+    ),
+    "lets_dead_letters_expire": partial(given_up.test_a_dead_letter_does_not_expire, kind="plain"),
+    "drops_all_that_expires": partial(
+        given_up.test_where_it_is_wanted_an_expired_message_is_a_dead_letter, kind="plain"
+    ),
+    "forgets_times_to_live": partial(
+        lives.test_one_that_is_received_in_time_says_how_long_it_was_given, kind="sessions"
+    ),
+    "forgets_replays": partial(given_up.test_a_replay_begins_it_anew_and_is_counted, kind="plain"),
+    "deduplicates_nothing_and_denies_it": partial(
+        looking.TestDeduplication().test_of_two_with_one_deduplication_id_one_comes, kind="sessions"
+    ),
+    "purges_nothing": purged,
+    "purges_what_is_free": purged,
+    "takes_what_it_shows": partial(looking.TestPeek().test_they_are_there_still, kind="plain"),
+    "shows_from_the_beginning": partial(
+        looking.TestPeek().test_one_may_go_on_where_one_has_stopped, kind="plain"
     ),
     "holds_a_lock_through_its_receives": (
         threads.TestSettlingMeanwhile().test_nothing_waits_for_a_receive_from_the_same_queue

@@ -9,6 +9,7 @@ import json
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import Any
 
 import boto3.session
@@ -75,6 +76,8 @@ class Edge:
     def __init__(self) -> None:
         self.asked: list[Asked] = []
         self.queues: dict[str, dict[str, str]] = {}
+        self.time: float | None = None
+        """The service's own time, in Unix seconds, which it tells with each answer."""
         self._script: dict[str, deque[Reply]] = defaultdict(deque)
 
     def queue(self, name: str, *, dead_letters: str | None = None, **attributes: object) -> str:
@@ -119,6 +122,8 @@ class Edge:
         reply = script.popleft() if script else self._usual(operation, body)
         answer = reply.act(body) if reply.act is not None else reply.body
         headers = {"Content-Type": "application/x-amz-json-1.0", "x-amzn-RequestId": "0"}
+        if self.time is not None:
+            headers["Date"] = formatdate(int(self.time), usegmt=True)
         if reply.code is not None:
             headers["x-amzn-query-error"] = f"{reply.code};Sender"
             answer = {"__type": f"com.amazonaws.sqs#{reply.code}", **answer}

@@ -15,9 +15,9 @@ from azure.servicebus.amqp import AmqpAnnotatedMessage, AmqpMessageHeader, AmqpM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queue_runtime.message import DeadLetterInfo, Message
+from queue_runtime.message import MAX_REPLAYS, MAX_TIME_TO_LIVE, DeadLetterInfo, Message
 from queue_runtime.providers.servicebus import wire
-from queue_runtime.providers.servicebus.limits import MAX_DESCRIPTION, MAX_ID
+from queue_runtime.providers.servicebus.limits import LONGEST_LIFE, MAX_DESCRIPTION, MAX_ID
 
 TEXT = st.text(
     st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff"), max_size=200
@@ -32,6 +32,8 @@ MESSAGES = st.builds(
     content_type=st.none() | IDS,
     correlation_id=st.none() | IDS,
     deduplication_id=st.none() | IDS,
+    time_to_live=st.none() | st.integers(1, int(MAX_TIME_TO_LIVE * 1000)).map(lambda n: n / 1000),
+    replays=st.integers(0, MAX_REPLAYS),
     attributes=st.dictionaries(NAMES.filter(lambda name: not name.lower().startswith("a")), TEXT, max_size=5),
 )
 
@@ -52,7 +54,15 @@ def test_a_message_comes_back_as_it_was_sent(message: Message) -> None:
     back = wire.delivery(received(wire.outgoing(message, sessions=True)), wire.LOOKED_AT)
 
     assert back.problem is None
-    for field in ("body", "id", "session_id", "content_type", "correlation_id"):
+    for field in (
+        "body",
+        "id",
+        "session_id",
+        "content_type",
+        "correlation_id",
+        "time_to_live",
+        "replays",
+    ):
         assert getattr(back.message, field) == getattr(message, field)
     assert dict(back.message.attributes) == dict(message.attributes)
     assert (back.delivery_count, back.sequence) == (1, 7)
@@ -191,7 +201,8 @@ class TestDeadLetters:
     def test_what_the_service_or_another_tool_moved_has_its_reason(self) -> None:
         for theirs, ours in (
             ("MaxDeliveryCountExceeded", "MaxReceivesExceeded"),
-            ("TTLExpiredException",) * 2,
+            ("TTLExpiredException", "TimeToLiveExpired"),
+            ("TheirOwnReason",) * 2,
         ):
             message = ServiceBusMessage(
                 b"x",
@@ -246,3 +257,39 @@ class TestDelayedCopies:
 
         assert copy.time_to_live == timedelta(seconds=40)
         assert too_late.time_to_live == timedelta(seconds=1)
+        assert wire.delivery(received(copy), wire.LOOKED_AT).message.time_to_live == 100.0, "for a replay"
+
+
+class TestTimeToLive:
+    def life(self, seconds: float) -> int | None:
+        """What the field says, in milliseconds."""
+        header = wire.outgoing(
+            Message(body=b"x", time_to_live=seconds), sessions=False
+        ).raw_amqp_message.header
+        return None if header is None else header.time_to_live
+
+    @pytest.mark.parametrize("seconds", [0.001, 0.5, 1.0, 1.5, 60.0, 2147476.399, 4_294_967.0])
+    def test_it_is_told_to_the_millisecond(self, seconds: float) -> None:
+        assert self.life(seconds) == round(seconds * 1000)
+
+    @pytest.mark.parametrize("seconds", [4_294_967.295, 4_294_967.296, MAX_TIME_TO_LIVE])
+    def test_one_beyond_seven_weeks_is_cut_there_and_shown_whole(self, seconds: float) -> None:
+        message = wire.outgoing(Message(body=b"x", time_to_live=seconds), sessions=False)
+
+        assert self.life(seconds) == LONGEST_LIFE
+        assert wire.delivery(received(message), wire.LOOKED_AT).message.time_to_live == seconds
+
+    @pytest.mark.parametrize("seconds", [0.0001, 0.0004])
+    def test_the_shortest_is_a_millisecond(self, seconds: float) -> None:
+        assert self.life(seconds) == 1
+
+    def test_without_one_nothing_is_told(self) -> None:
+        raw = wire.outgoing(Message(body=b"x"), sessions=False).raw_amqp_message
+
+        assert raw.header is None or raw.header.time_to_live is None
+
+    @pytest.mark.parametrize("milliseconds", [None, 0, LONGEST_LIFE])
+    def test_one_without_an_end_is_none(self, milliseconds: int | None) -> None:
+        message = AmqpAnnotatedMessage(data_body=b"x", header=AmqpMessageHeader(time_to_live=milliseconds))
+
+        assert wire.delivery(received(message), wire.LOOKED_AT).message.time_to_live is None

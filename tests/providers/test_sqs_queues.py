@@ -259,13 +259,16 @@ def test_a_redrive_policy_that_says_nothing_is_none(edge: Edge, provider: AwsSqs
 def test_capabilities_differ_between_standard_and_fifo(provider: AwsSqsClient) -> None:
     standard, fifo = provider.capabilities("jobs"), provider.capabilities("events.fifo")
 
-    assert (standard.sessions, standard.max_delay) == ("none", 900.0)
+    assert (standard.sessions, standard.max_delay) == ("none", 7 * 86400.0)
     assert (fifo.sessions, fifo.max_delay) == ("groups", 0.0)
     for capabilities in (standard, fifo):
         assert (capabilities.max_batch, capabilities.max_batch_size) == (10, 1024 * 1024)
         assert (capabilities.max_attributes, capabilities.max_lease) == (9, 43200.0)
         assert not capabilities.atomic_batch
         assert not capabilities.peek
+        assert capabilities.purge
+        assert not capabilities.native_expiry
+        assert capabilities.deduplication == (capabilities.sessions == "groups")
 
 
 def test_what_sqs_cannot_do_is_refused_with_the_way_out(provider: AwsSqsClient) -> None:

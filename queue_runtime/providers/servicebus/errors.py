@@ -116,11 +116,16 @@ _BYTES = re.compile(r"\bb'([^']*)'")
 _SECRET = re.compile(r"(?i)\b(sig|SharedAccessKey|SharedAccessSignature|password|token)=[^\s&;,'\"]+")
 
 
+# "... is being throttled. Error code : 50009. Please wait 2 seconds and try again."
+# https://learn.microsoft.com/azure/service-bus-messaging/service-bus-throttling
+_WAIT = re.compile(r"(?i)\bwait\s+(?:for\s+)?([0-9]{1,9}(?:\.[0-9]+)?)\s+seconds?\b")
+
+
 def translate(exc: Exception, *, changes: bool, queue: str | None = None) -> QueueError:
     """Our error for *exc*, with it as the cause, unless that would show a secret.
 
     *changes*: the request may have left, and may have changed something. Then a timeout, or a connection
-    that broke, is `OutcomeUnknown`.
+    that broke, is `OutcomeUnknown`. A service that is throttling says how long to wait: `retry_after`.
     """
     kind, advice = _kind(exc)
     if changes and kind in (OperationTimeout, ConnectionFailed):
@@ -130,6 +135,8 @@ def translate(exc: Exception, *, changes: bool, queue: str | None = None) -> Que
     where = f"queue {queue!r}: " if queue is not None else ""
     error = kind(f"{where}{text}{f' ({advice})' if advice else ''}", queue=queue, provider=PROVIDER)
     error.__cause__ = exc if text == said else None
+    wait = _WAIT.search(said)
+    error.retry_after = float(wait[1]) if wait is not None and isinstance(error, Throttled) else None
     return error
 
 

@@ -42,8 +42,10 @@ class Sizes:
     batch: int = STANDARD_MESSAGE_SIZE
 
 
-def capabilities(*, sessions: bool, sizes: Sizes, takes: bool = True) -> Capabilities:
-    """*takes* False: nothing can be sent to it."""
+def capabilities(
+    *, sessions: bool, sizes: Sizes, takes: bool = True, deduplication: bool | None = None
+) -> Capabilities:
+    """*takes* False: nothing can be sent to it. *deduplication* is what the management service says."""
     return Capabilities(
         sessions="native" if sessions else "none",
         max_message_size=sizes.message,
@@ -60,6 +62,10 @@ def capabilities(*, sessions: bool, sizes: Sizes, takes: bool = True) -> Capabil
         cancel=takes,
         copied_delays=not sessions,
         session_state=sessions,
+        deduplication=deduplication if takes else False,
+        native_expiry=True,
+        # The SDK for Python has no request for it.
+        purge=False,
         counts_lost_sessions=False,
     )
 

@@ -16,6 +16,10 @@ retry repeats should stay small."""
 MAX_DELAY = 7 * 24 * 3600.0
 """Seconds. The service has no limit for a scheduled message; beyond a week a database is the better place."""
 
+LONGEST_LIFE = 2**32 - 1
+"""Milliseconds of a time-to-live that the field of AMQP for it can hold.
+https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-messaging-v1.0-os.html#type-header"""
+
 MAX_LOCK = 300.0
 """Seconds that a lock lasts, at most."""
 

@@ -160,7 +160,11 @@ class ServiceBusQueue:
         for one, other in ((kind[0].error, sizes[0].error), (sizes[0].error, kind[0].error)):
             if one is not None and not (isinstance(one, AuthorizationFailed) and other is None):
                 raise one
-        return capabilities(sessions=bool(kind[0].value), sizes=sizes[0].value or Sizes())
+        return capabilities(
+            sessions=bool(kind[0].value),
+            sizes=sizes[0].value or Sizes(),
+            deduplication=None if told is None else bool(told[0].requires_duplicate_detection),
+        )
 
     def _has_sessions(self, told: bool | None) -> bool:
         if told is not None:

@@ -13,10 +13,19 @@ from typing import Any
 from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
 from azure.servicebus.amqp import AmqpMessageBodyType
 
-from queue_runtime.codec import compact, read_info, read_ours, short_id, written_info
+from queue_runtime.codec import (
+    REPLAYS,
+    TIME_TO_LIVE,
+    compact,
+    life_story,
+    read_info,
+    read_ours,
+    short_id,
+    written_info,
+)
 from queue_runtime.message import RESERVED_ATTRIBUTE, DeadLetterInfo, Delivery, Message
 from queue_runtime.providers.servicebus import sdk
-from queue_runtime.providers.servicebus.limits import MAX_DESCRIPTION, MAX_ID
+from queue_runtime.providers.servicebus.limits import LONGEST_LIFE, MAX_DESCRIPTION, MAX_ID
 
 SHARDS = 64
 """Sessions that messages without a session id are spread over on a queue that wants one: a session each would
@@ -29,13 +38,16 @@ _HASHED = re.compile(r"q-[0-9a-f]{64}")
 
 _REASON, _DESCRIPTION = "DeadLetterReason", "DeadLetterErrorDescription"
 
-_BROKERS_REASONS = {"MaxDeliveryCountExceeded": "MaxReceivesExceeded"}
+_BROKERS_REASONS = {
+    "MaxDeliveryCountExceeded": "MaxReceivesExceeded",
+    "TTLExpiredException": "TimeToLiveExpired",
+}
 """The service's own word for it -> ours."""
 
 _INFO_MARK = "queue_runtime"
 """The key under which a dead letter's description, as JSON, holds the record."""
 
-_PER_FIELD, _PER_ATTRIBUTE, _PER_MESSAGE = 8, 16, 96
+_PER_FIELD, _PER_ATTRIBUTE, _PER_MESSAGE = 8, 16, 128
 """Bytes beside the values themselves, at most: constructors and lengths of AMQP, section headers, the entry's
 place in a batch. https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-types-v1.0-os.html"""
 
@@ -62,7 +74,7 @@ def outgoing(message: Message, *, sessions: bool) -> ServiceBusMessage:
     properties: dict[str | bytes, Any] = {}
     properties.update(message.attributes)
     properties.update(_reserved(message))
-    return ServiceBusMessage(
+    made = ServiceBusMessage(
         message.body,
         message_id=_short(message.deduplication_id or message.id),
         session_id=session_id,
@@ -70,6 +82,9 @@ def outgoing(message: Message, *, sessions: bool) -> ServiceBusMessage:
         correlation_id=message.correlation_id,
         application_properties=properties,
     )
+    if message.time_to_live is not None:
+        _give_life(made, message.time_to_live)
+    return made
 
 
 def session_id_of(native: str) -> str | None:
@@ -161,6 +176,8 @@ def delayed_copy(received: ServiceBusReceivedMessage, due_at: datetime) -> Servi
     ours, _ = read_ours(_text(attributes.pop(RESERVED_ATTRIBUTE.encode(), None) or "{}"))
     count = shown.delivery_count
     ours |= {"id": shown.message.id, "deliveries": count, "broker": shown.broker_id}
+    if shown.message.time_to_live is not None:
+        ours[TIME_TO_LIVE] = shown.message.time_to_live  # all of it, for a replay
     attributes[RESERVED_ATTRIBUTE] = compact(ours)
     copy = ServiceBusMessage(
         _body(received),
@@ -176,8 +193,8 @@ def delayed_copy(received: ServiceBusReceivedMessage, due_at: datetime) -> Servi
     )
     expires_at = received.expires_at_utc
     if expires_at is not None:
-        # What was left of its life goes on when it is due; a whole second is the SDK's least.
-        copy.time_to_live = max(timedelta(seconds=1), expires_at.replace(tzinfo=UTC) - due_at)
+        # What was left of its life goes on when it is due.
+        _give_life(copy, max(1.0, (expires_at.replace(tzinfo=UTC) - due_at).total_seconds()))
     return copy
 
 
@@ -190,6 +207,7 @@ def _message(
 ) -> Message:
     native = _optional(received.session_id)
     message_id = _optional(received.message_id)
+    told = {"time_to_live": _life(received)} | life_story(ours)
     return Message(
         body=_body(received),
         id=_own(ours, "id") or message_id or fallback,
@@ -198,12 +216,33 @@ def _message(
         content_type=_optional(received.content_type),
         correlation_id=_optional(received.correlation_id),
         deduplication_id=message_id,
+        **told,
     )
+
+
+def _give_life(message: ServiceBusMessage, seconds: float) -> None:
+    """Set the time-to-live to the millisecond: the SDK's own way cuts off what is not a whole second. Of one
+    beyond seven weeks the field holds no more, and our attribute the rest."""
+    message.time_to_live = timedelta(seconds=1)  # so that it has a header
+    header = message.raw_amqp_message.header
+    if header is not None:
+        header.time_to_live = min(max(1, round(seconds * 1000)), LONGEST_LIFE)
+
+
+def _life(received: ServiceBusReceivedMessage) -> float | None:
+    """The time-to-live in seconds; None where there is no end to it that the field could tell."""
+    header = received.raw_amqp_message.header
+    length = header.time_to_live if header is not None else None
+    return None if not length or length >= LONGEST_LIFE else length / 1000
 
 
 def _reserved(message: Message) -> dict[str, str]:
     """Our attribute, where a native field does not hold it all."""
-    ours = {}
+    ours: dict[str, Any] = {}
+    if message.replays:
+        ours[REPLAYS] = message.replays
+    if message.time_to_live is not None and message.time_to_live * 1000 >= LONGEST_LIFE:
+        ours[TIME_TO_LIVE] = message.time_to_live
     if _short(message.deduplication_id or message.id) != message.id:
         ours["id"] = message.id
     if message.session_id is not None and _short(message.session_id) != message.session_id:

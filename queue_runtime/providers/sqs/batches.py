@@ -32,8 +32,15 @@ def aligned(
 
     What became of an entry that the answer leaves out is unknown.
     """
-    done = {entry["Id"] for entry in answer.get("Successful") or ()}
-    failed = {entry["Id"]: entry for entry in answer.get("Failed") or ()}
+    # Without an id it is no answer to anything; a gateway may answer in a shape of its own.
+    done = {
+        entry["Id"] for entry in answer.get("Successful") or () if entry and isinstance(entry.get("Id"), str)
+    }
+    failed = {
+        entry["Id"]: entry
+        for entry in answer.get("Failed") or ()
+        if entry and isinstance(entry.get("Id"), str)
+    }
 
     def outcome(index: int) -> Outcome[None]:
         key = str(index)

@@ -2,14 +2,17 @@
 
 The identity in use needs, on each queue, ``sqs:GetQueueUrl`` (not where queues are given as URLs) and
 ``sqs:GetQueueAttributes``; to send, ``sqs:SendMessage``, which dead-lettering needs on the dead-letter queue;
-to receive, ``sqs:ReceiveMessage``, ``sqs:DeleteMessage`` and ``sqs:ChangeMessageVisibility``.
+to receive, ``sqs:ReceiveMessage``, ``sqs:DeleteMessage`` and ``sqs:ChangeMessageVisibility``, and
+``sqs:SendMessage`` too on a queue whose messages may be due later than in 15 minutes (see `hops`); to purge,
+``sqs:PurgeQueue``.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, ClassVar
 
 import boto3.session
@@ -37,6 +40,7 @@ from queue_runtime.provider import (
 from queue_runtime.providers.sqs import wire
 from queue_runtime.providers.sqs.batches import aligned
 from queue_runtime.providers.sqs.errors import PROVIDER
+from queue_runtime.providers.sqs.hops import Hops
 from queue_runtime.providers.sqs.limits import MAX_BATCH, MAX_LEASE, MAX_WAIT
 from queue_runtime.providers.sqs.lost_receives import LostReceives
 from queue_runtime.providers.sqs.options import SqsOptions
@@ -45,10 +49,17 @@ from queue_runtime.providers.sqs.sdk import SdkClients
 from queue_runtime.providers.sqs.settle import Settler
 
 if TYPE_CHECKING:
-    from mypy_boto3_sqs.type_defs import MessageTypeDef, SendMessageBatchRequestEntryTypeDef
+    from mypy_boto3_sqs.type_defs import (
+        ReceiveMessageResultTypeDef,
+        SendMessageBatchRequestEntryTypeDef,
+    )
 
 GRACE = 0.25
 """Seconds that a receive may wait longer than it was told: 0.8 is one second at SQS, and not none."""
+
+LOOK_BEHIND = 1.0
+"""Seconds for which a receive that waits for less goes on asking while all that comes is not due: what is
+behind it is wanted, and an empty answer would say that there is nothing."""
 
 log = logging.getLogger("queue_runtime.sqs")
 
@@ -71,6 +82,9 @@ class AwsSqsClient(ProviderClient):
     are rounded down, but for a quarter of a second: below that a receive is a short poll, which may overlook
     messages that are there. Leases and delays are rounded up.
 
+    SQS holds a message back for 15 minutes at most; one that is due later, on a standard queue, makes several
+    hops (see `hops`), of which callers of `receive` see the last.
+
     On a FIFO queue `receive` hands out group by group, in order; what a group still has in flight blocks
     the rest of it, except that a message given back may come again ahead of later ones still in flight.
     """
@@ -83,6 +97,7 @@ class AwsSqsClient(ProviderClient):
         self._queues = Queues(self._sdk)
         self._settler = Settler(self._sdk, self._queues, clock)
         self._lost = LostReceives(clock)
+        self._hops = Hops(self._sdk, self._queues, self._settler)
 
     def describe(self, queue: str) -> QueueDescription:
         with self._sdk.in_use():
@@ -126,23 +141,13 @@ class AwsSqsClient(ProviderClient):
                 return []
             known = self._queues.get(queue)
             seconds = known.lease if lease is None else max(1, min(math.ceil(lease), MAX_LEASE))
-            asked_at = self._clock.monotonic()
-            try:
-                messages = self._ask(known, min(max_messages, MAX_BATCH), wait, seconds, asked_at)
-            except QueueError as exc:
-                if self._sdk.closed:
-                    raise self._closed() from exc
-                raise
-            taken = wire.deliveries(
-                messages, queue=known, received=asked_at, leased_until=asked_at + seconds, lease=seconds
-            )
-            if self._sdk.closed:
-                self._settler.release(known, taken)
-                raise self._closed()
-            if taken and self._clock.monotonic() - asked_at > seconds / 2:
-                # A long poll: SQS counts from when it found them, we do not know when that was.
-                return self._renewed(known, taken)
-            return taken
+            began = self._clock.monotonic()
+            while True:
+                left = max(0.0, wait - (self._clock.monotonic() - began))
+                came, due = self._receive(known, min(max_messages, MAX_BATCH), left, seconds)
+                over = self._clock.monotonic() - began >= max(wait, LOOK_BEHIND)
+                if due or not came or over or cancelled():
+                    return due
 
     def accept_sessions(
         self, queue: str, most: int, wait: float, *, cancelled: Cancelled = never
@@ -168,6 +173,20 @@ class AwsSqsClient(ProviderClient):
             "them, which raises their counts and blocks their groups meanwhile",
             provider=PROVIDER,
         )
+
+    def purge(self, queue: str) -> None:
+        """It takes up to a minute, in which messages may still be handed out, and a second one is refused.
+
+        https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_PurgeQueue.html
+        """
+        with self._sdk.in_use():
+            known = self._queues.get(queue)
+            self._queues.call(
+                "PurgeQueue", lambda sqs: sqs.purge_queue(QueueUrl=known.url), known, changes=True
+            )
+
+    def requests(self) -> Mapping[str, int]:
+        return self._sdk.requests()
 
     def close(self) -> None:
         """Refuse new calls and return at once.
@@ -196,15 +215,42 @@ class AwsSqsClient(ProviderClient):
             return [Outcome(error=exc)] * len(entries)
         return aligned(answer, len(entries), operation="SendMessageBatch", queue=queue.asked)
 
+    def _receive(self, queue: Queue, most: int, wait: float, seconds: int) -> tuple[int, Sequence[Delivery]]:
+        """Ask once: how many messages came, and those that are due. The others are sent on their way."""
+        asked = self._clock.monotonic()
+        try:
+            answer = self._ask(queue, most, wait, seconds, asked)
+        except QueueError as exc:
+            if self._sdk.closed:
+                raise self._closed() from exc
+            raise
+        messages = answer.get("Messages") or ()
+        came = self._clock.monotonic()
+        arrival = wire.Arrival(
+            asked=asked, came=came, lease=seconds, service=_date(answer) if messages else None
+        )
+        taken = wire.deliveries(messages, queue=queue, arrival=arrival)
+        if self._sdk.closed:
+            self._settler.release(queue, taken)
+            raise self._closed()
+        waiting = [(m, d) for m, d in zip(messages, taken, strict=True) if d.due_in > 0]
+        if waiting:
+            self._hops.send_on(queue, waiting)
+        due = [delivery for delivery in taken if delivery.due_in <= 0]
+        if due and self._clock.monotonic() - asked > seconds / 2:
+            # A long poll: SQS counts from when it found them, we do not know when that was.
+            return len(taken), self._renewed(queue, due)
+        return len(taken), due
+
     def _ask(
         self, queue: Queue, most: int, wait: float, seconds: int, asked_at: float
-    ) -> Sequence[MessageTypeDef]:
+    ) -> ReceiveMessageResultTypeDef:
         wait_seconds = max(0, min(math.floor(wait + GRACE), MAX_WAIT))
         question = (queue.url, most, seconds)
         attempt = self._lost.attempt_id(question) if queue.fifo else ""
         once_more = {"ReceiveRequestAttemptId": attempt} if queue.fifo else {}
         try:
-            answer = self._queues.call(
+            return self._queues.call(
                 "ReceiveMessage",
                 lambda sqs: sqs.receive_message(
                     QueueUrl=queue.url,
@@ -223,7 +269,6 @@ class AwsSqsClient(ProviderClient):
             if queue.fifo:
                 self._lost.note(attempt, question, asked_at)
             raise
-        return answer.get("Messages") or ()
 
     def _renewed(self, queue: Queue, taken: Sequence[Delivery]) -> list[Delivery]:
         """Those of *taken* that could be held anew; the rest goes back, and what follows it in its group."""
@@ -250,6 +295,15 @@ class AwsSqsClient(ProviderClient):
 
     def _closed(self) -> Closed:
         return Closed("the SQS client was closed while it received", provider=PROVIDER)
+
+
+def _date(answer: ReceiveMessageResultTypeDef) -> float | None:
+    """When the service answered, by its own clock, in Unix seconds."""
+    headers: Mapping[str, str] = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    try:
+        return parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, ValueError):
+        return None
 
 
 def _no_sessions() -> UnsupportedOperation:

@@ -55,11 +55,6 @@ def copy_entry(
     return made
 
 
-def copy_size(entry: SendMessageBatchRequestEntryTypeDef) -> int:
-    """Bytes of *entry* that count against the limit of a batch."""
-    return size(entry["MessageBody"], entry.get("MessageAttributes", {}))
-
-
 def _fitting(delivery: Delivery, info: DeadLetterInfo, dead_letters: Queue) -> tuple[str, Attributes]:
     limit = dead_letters.max_message_size
 
@@ -95,8 +90,13 @@ def _with_info(delivery: Delivery, info: DeadLetterInfo) -> tuple[str, Attribute
 
 
 def _as_stored(delivery: Delivery) -> tuple[str, Attributes]:
+    """Without a word of why it is there, by which a dead letter is known: so it must say nothing of times."""
     text = codec.encode_text(delivery.message)
-    return text.body, delivery.stored if isinstance(delivery, SqsDelivery) else typed(text.attributes)
+    stored = delivery.stored if isinstance(delivery, SqsDelivery) else typed(text.attributes)
+    ours = stored.get(RESERVED_ATTRIBUTE, {}).get("StringValue")
+    if ours is None:
+        return text.body, stored
+    return text.body, {**stored, **typed({RESERVED_ATTRIBUTE: codec.without_times(ours)})}
 
 
 def _foreign(delivery: Delivery) -> Attributes:

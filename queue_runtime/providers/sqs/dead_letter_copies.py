@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from queue_runtime.errors import Outcome, QueueError, QueueNotFound
 from queue_runtime.provider import DeadLetter
-from queue_runtime.providers.sqs.batches import aligned, in_turn
-from queue_runtime.providers.sqs.copies import copy_entry, copy_size
-from queue_runtime.providers.sqs.limits import MAX_BATCH, MAX_BATCH_SIZE
+from queue_runtime.providers.sqs.copies import copy_entry
+from queue_runtime.providers.sqs.copying import send_copies
 from queue_runtime.providers.sqs.queues import Queue, Queues
 from queue_runtime.providers.sqs.sdk import SdkClients
 
@@ -82,39 +81,10 @@ class DeadLetterCopies:
         entries: Sequence[SendMessageBatchRequestEntryTypeDef],
         timeout: float,
     ) -> list[Outcome[None]]:
-        def ask(chunk: Sequence[SendMessageBatchRequestEntryTypeDef]) -> list[Outcome[None]]:
-            for index, entry in enumerate(chunk):
-                entry["Id"] = str(index)
-            answer = self._queues.call(
-                "SendMessageBatch",
-                lambda sqs: sqs.send_message_batch(QueueUrl=target.url, Entries=chunk),
-                target,
-                changes=True,
-                timeout=timeout,
-            )
-            return aligned(answer, len(chunk), operation="SendMessageBatch", queue=target.asked)
-
         try:
-            return in_turn(_by_size(entries), len(entries), ask)
+            return send_copies(self._queues, target, entries, timeout)
         except QueueError as exc:
             if isinstance(exc, QueueNotFound):
                 # The RedrivePolicy may name another by now.
                 self._queues.forget(queue.asked)
             return [Outcome(error=exc)] * len(entries)
-
-
-def _by_size(
-    entries: Iterable[SendMessageBatchRequestEntryTypeDef],
-) -> Iterator[Sequence[SendMessageBatchRequestEntryTypeDef]]:
-    """At most ten entries together, and at most a batch's bytes."""
-    chunk: list[SendMessageBatchRequestEntryTypeDef] = []
-    total = 0
-    for entry in entries:
-        size = copy_size(entry)
-        if chunk and (total + size > MAX_BATCH_SIZE or len(chunk) == MAX_BATCH):
-            yield chunk
-            chunk, total = [], 0
-        chunk.append(entry)
-        total += size
-    if chunk:
-        yield chunk

@@ -15,10 +15,12 @@ from queue_runtime.errors import ConfigurationError, InvalidName, QueueNotFound,
 from queue_runtime.provider import Capabilities, QueueDescription
 from queue_runtime.providers.sqs.errors import PROVIDER
 from queue_runtime.providers.sqs.limits import (
+    LEAST_RETENTION,
     MAX_ATTRIBUTES,
     MAX_BATCH,
     MAX_BATCH_SIZE,
     MAX_DELAY,
+    MAX_HOPPED_DELAY,
     MAX_LEASE,
 )
 from queue_runtime.providers.sqs.sdk import SdkClients
@@ -216,11 +218,14 @@ def _queue(asked: str, url: str, attributes: Mapping[str, str]) -> Queue:
         max_message_size=size,
         dead_letter_arn=arn,
         max_receives=max_receives,
-        capabilities=_capabilities(fifo, size),
+        capabilities=_capabilities(
+            fifo, size, int(attributes.get("MessageRetentionPeriod", LEAST_RETENTION))
+        ),
     )
 
 
-def _capabilities(fifo: bool, size: int) -> Capabilities:
+def _capabilities(fifo: bool, size: int, retention: int) -> Capabilities:
+    longest = MAX_HOPPED_DELAY if retention >= LEAST_RETENTION else MAX_DELAY
     return Capabilities(
         sessions="groups" if fifo else "none",
         # A queue may be set as low as 1 KiB: there a quarter is what can be spared.
@@ -230,7 +235,7 @@ def _capabilities(fifo: bool, size: int) -> Capabilities:
         batched_settling=True,
         atomic_batch=False,
         max_attributes=MAX_ATTRIBUTES - 1,
-        max_delay=0.0 if fifo else float(MAX_DELAY),
+        max_delay=0.0 if fifo else float(longest),
         max_lease=float(MAX_LEASE),
         peek=False,
         chosen_lease=True,
@@ -238,6 +243,9 @@ def _capabilities(fifo: bool, size: int) -> Capabilities:
         copied_delays=False,
         session_state=False,
         counts_lost_sessions=True,
+        deduplication=fifo,
+        native_expiry=False,
+        purge=True,
     )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import boto3.session
-from botocore.config import Config
 from botocore.exceptions import NoCredentialsError
 
 from queue_runtime.errors import Closed
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 T = TypeVar("T")
-
-CONNECT_TIMEOUT = 2.0
 
 _POLLS = (0, 1, 2, 5, 10, 20)
 """Long polls share a client by the shortest of these that is not shorter than they are."""
@@ -45,6 +43,7 @@ class SdkClients:
         self._lock = threading.Lock()
         # guarded by _lock
         self._under_way = 0
+        self._requests: Counter[str] = Counter()
         # set once, never back
         self._closed = False
 
@@ -74,6 +73,8 @@ class SdkClients:
         timeout: float | None = None,
     ) -> T:
         """Make one request within *timeout* seconds, by default `request_timeout`; raises `QueueError`s."""
+        with self._lock:
+            self._requests[operation] += 1
         try:
             return request(self._client(self._options.request_timeout if timeout is None else timeout))
         except SDK_ERRORS as exc:
@@ -82,6 +83,11 @@ class SdkClients:
             error = translate(exc, operation=operation, queue=queue, changes=changes)
         # Outside of the except clause, so that only the cleaned cause travels with it.
         raise error
+
+    def requests(self) -> dict[str, int]:
+        """How many were made up to now, by SQS's name of the operation."""
+        with self._lock:
+            return dict(self._requests)
 
     def within(self, lease: float) -> float:
         """The timeout of a request about a message held for *lease* seconds: at most a sixth of it.
@@ -116,14 +122,7 @@ class SdkClients:
         return self._session.client(
             "sqs",
             endpoint_url=self._options.endpoint_url,
-            config=Config(
-                connect_timeout=min(CONNECT_TIMEOUT, timeout, self._options.request_timeout),
-                read_timeout=timeout,
-                retries={"total_max_attempts": 1, "mode": "standard"},
-                max_pool_connections=self._options.max_connections,
-                parameter_validation=False,
-                tcp_keepalive=True,
-            ),
+            config=self._options.client_config(timeout),
         )
 
     def _forget(self) -> None:

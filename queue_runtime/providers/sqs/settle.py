@@ -43,7 +43,7 @@ class Settler:
         def ask(run: Sequence[Settlement]) -> list[Outcome[None]]:
             match run[0]:
                 case Complete():
-                    return self._delete(queue, [item.delivery for item in run])
+                    return self.delete(queue, [item.delivery for item in run])
                 case Abandon():
                     now = self._clock.monotonic()
                     return self._hide(
@@ -82,7 +82,8 @@ class Settler:
             # Nobody waits for this; what is not given back comes back when its visibility ends.
             log.warning("sqs.release.failed", extra={"queue": queue.asked, "error": type(exc).__name__})
 
-    def _delete(self, queue: Queue, deliveries: Sequence[Delivery]) -> list[Outcome[None]]:
+    def delete(self, queue: Queue, deliveries: Sequence[Delivery]) -> list[Outcome[None]]:
+        """Remove *deliveries*, ten at most, in one request."""
         # Each once: what is asked for twice in one request, endpoints answer in different ways.
         receipts = list(dict.fromkeys(delivery.receipt for delivery in deliveries))
         answer = self._queues.call(
@@ -124,7 +125,7 @@ class Settler:
         errors = self._dead_letters.copy(queue, settlements)
         copied = [s.delivery for s in settlements if s.delivery.receipt not in errors]
         if copied:
-            for delivery, outcome in zip(copied, self._delete(queue, copied), strict=True):
+            for delivery, outcome in zip(copied, self.delete(queue, copied), strict=True):
                 if outcome.error is None:
                     self._dead_letters.deleted(delivery.receipt)
                 else:

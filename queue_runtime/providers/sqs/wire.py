@@ -14,7 +14,7 @@ from queue_runtime import codec
 from queue_runtime.errors import InvalidMessage, MessageTooLarge, UnsupportedOperation
 from queue_runtime.message import DeadLetterInfo, Delivery, Message
 from queue_runtime.providers.sqs.errors import PROVIDER
-from queue_runtime.providers.sqs.limits import MAX_ATTRIBUTES, MAX_DELAY
+from queue_runtime.providers.sqs.limits import MAX_ATTRIBUTES, MAX_DELAY, MAX_HOPPED_DELAY
 from queue_runtime.providers.sqs.queues import Queue, name_in
 
 if TYPE_CHECKING:
@@ -43,6 +43,20 @@ class SqsDelivery(Delivery):
     """When it was asked for, on the monotonic scale: SQS counts twelve hours of hold from there."""
     stored: Attributes = field(repr=False)
     """The attributes as they were stored, with their types."""
+    due_in: float = 0.0
+    """Seconds that are left of its delay: it is to be sent again and handed to nobody. 0: it is due."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """When an answer came, and how long what it brought is held."""
+
+    asked: float
+    """On the clock's monotonic scale, as the next one."""
+    came: float
+    lease: int
+    service: float | None
+    """The time that the service gave with it, in Unix seconds; None if it gave none."""
 
 
 def short(value: str) -> str:
@@ -52,9 +66,12 @@ def short(value: str) -> str:
 
 def encode(message: Message, *, dead_letter: DeadLetterInfo | None = None) -> codec.TextMessage:
     """Return *message* as text, with user attributes packed together if SQS would refuse their number."""
-    text = codec.encode_text(message, dead_letter=dead_letter)
+    # Else SQS sees to the delay by itself, and nobody asks when it ends.
+    tells = message.delay > MAX_DELAY or (message.delay > 0 and message.time_to_live is not None)
+    wait = message.delay if tells else None
+    text = codec.encode_text(message, dead_letter=dead_letter, wait=wait)
     if len(text.attributes) > MAX_ATTRIBUTES:
-        return codec.encode_text(message, dead_letter=dead_letter, pack_attributes=True)
+        return codec.encode_text(message, dead_letter=dead_letter, wait=wait, pack_attributes=True)
     return text
 
 
@@ -104,15 +121,13 @@ def entry(index: int, message: Message, queue: Queue) -> SendMessageBatchRequest
     return made
 
 
-def deliveries(
-    messages: Sequence[MessageTypeDef], *, queue: Queue, received: float, leased_until: float, lease: int
-) -> list[SqsDelivery]:
+def deliveries(messages: Sequence[MessageTypeDef], *, queue: Queue, arrival: Arrival) -> list[SqsDelivery]:
     """Return *messages* of one answer, in its order."""
     groups: set[str] = set()
     made = []
     for message in messages:
         group = _group(message, queue)
-        made.append(_delivery(message, queue, group in groups, received, leased_until, lease))
+        made.append(_delivery(message, queue, group in groups, arrival))
         if group is not None:
             groups.add(group)
     return made
@@ -135,18 +150,23 @@ def _delay(message: Message, queue: Queue) -> int:
             "delays no single message: send it later, or set the DelaySeconds of the queue",
             provider=PROVIDER,
         )
-    if message.delay > MAX_DELAY:
+    longest = queue.capabilities.max_delay
+    if message.delay > longest:
         raise InvalidMessage(
-            f"message {message.id!r} has a delay of {message.delay:g} s; SQS takes at most {MAX_DELAY} s",
+            f"message {message.id!r} has a delay of {message.delay:g} s; queue {queue.asked!r} takes at most "
+            f"{longest:g} s",
             provider=PROVIDER,
         )
+    return timer(message.delay)
+
+
+def timer(seconds: float) -> int:
+    """What SQS is asked to hold back of *seconds*; the rest is for later hops."""
     # Up: a message is never early.
-    return math.ceil(message.delay)
+    return min(MAX_DELAY, math.ceil(seconds))
 
 
-def _delivery(
-    message: MessageTypeDef, queue: Queue, follows: bool, received: float, leased_until: float, lease: int
-) -> SqsDelivery:
+def _delivery(message: MessageTypeDef, queue: Queue, follows: bool, arrival: Arrival) -> SqsDelivery:
     facts = cast("Mapping[str, str]", message.get("Attributes", {}))
     stored: Attributes = message.get("MessageAttributes", {})
     decoded = codec.decode_text(
@@ -156,6 +176,9 @@ def _delivery(
         deduplication_id=facts.get("MessageDeduplicationId"),
     )
     placed = _placed(decoded, facts.get("MessageGroupId"), ordered=queue.fifo)
+    dead_letter = decoded.dead_letter or _moved_by_broker(facts, placed)
+    # In a dead-letter queue nothing waits, and nothing expires.
+    times = Times() if dead_letter is not None else _times(decoded, facts, arrival, ordered=queue.fifo)
     return SqsDelivery(
         message=placed,
         receipt=message["ReceiptHandle"],
@@ -163,14 +186,57 @@ def _delivery(
         delivery_count=int(facts.get("ApproximateReceiveCount", 1)),
         sequence=int(facts["SequenceNumber"]) if "SequenceNumber" in facts else None,
         enqueued_at=_instant(facts.get("SentTimestamp")),
-        leased_until=leased_until,
-        lease=float(lease),
-        dead_letter=decoded.dead_letter or _moved_by_broker(facts, placed),
+        leased_until=arrival.asked + arrival.lease,
+        lease=float(arrival.lease),
+        dead_letter=dead_letter,
         problem=decoded.problem,
         follows=follows,
-        received=received,
+        expires=times.expires,
+        received=arrival.asked,
         stored=stored,
+        due_in=times.due_in,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """What a message's own claims come to, by the service's clock."""
+
+    due_in: float = 0.0
+    expires: float | None = None
+
+
+def _times(decoded: codec.Decoded, facts: Mapping[str, str], arrival: Arrival, *, ordered: bool) -> Times:
+    """*ordered* says that the queue delays no single message, whatever one claims."""
+    sent = first_sent(decoded.sent, facts)
+    if sent is None:
+        return Times()
+    now = service_time(facts, arrival)
+    wait = 0.0 if ordered else min(decoded.wait or 0.0, float(MAX_HOPPED_DELAY))
+    due_in = sent / 1000 + wait - now
+    life = decoded.message.time_to_live
+    return Times(
+        # A delay that SQS keeps itself is over when the message comes.
+        due_in=max(0.0, due_in) if wait > MAX_DELAY else 0.0,
+        expires=None if life is None else arrival.came + due_in + life,
+    )
+
+
+def first_sent(claimed: int | None, facts: Mapping[str, str]) -> int | None:
+    """When the message was sent at first, in milliseconds of the service's clock: what a copy says of that,
+    but never later than the copy itself."""
+    if "SentTimestamp" not in facts:
+        return None
+    stored = int(facts["SentTimestamp"])
+    return stored if claimed is None else min(claimed, stored)
+
+
+def service_time(facts: Mapping[str, str], arrival: Arrival) -> float:
+    """The service's own time of *arrival*, in Unix seconds, never this machine's. Where it was not told it is
+    too early rather than too late: then a message may be late, and none is early."""
+    if arrival.service is not None:
+        return arrival.service
+    return int(facts.get("ApproximateFirstReceiveTimestamp", facts["SentTimestamp"])) / 1000
 
 
 def _placed(decoded: codec.Decoded, group: str | None, *, ordered: bool) -> Message:

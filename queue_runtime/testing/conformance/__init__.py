@@ -39,8 +39,10 @@ from queue_runtime.testing.conformance import _pytest  # noqa: F401
 from queue_runtime.testing.conformance.by_id import TestAcceptById
 from queue_runtime.testing.conformance.content import TestContent, TestSessionIdOnAPlainQueue
 from queue_runtime.testing.conformance.dead_letters import (
+    TestAFileOfDeadLetters,
     TestDeadLetters,
     TestNoDeadLetterQueue,
+    TestRemovingDeadLetters,
     TestReplay,
     TestReplayOfSessions,
     TestTheBrokersOwnLimit,
@@ -49,6 +51,7 @@ from queue_runtime.testing.conformance.errors import TestClosed, TestClosingMean
 from queue_runtime.testing.conformance.harness import FakeTime, Harness, QueueSpec, RealTime, Time
 from queue_runtime.testing.conformance.leases import TestLeases
 from queue_runtime.testing.conformance.limits import TestAttributes, TestDelay, TestNames, TestSize
+from queue_runtime.testing.conformance.looking import TestDeduplication, TestPeek, TestPurge
 from queue_runtime.testing.conformance.receiving import TestCounts, TestDelays, TestNumbers, TestWaiting
 from queue_runtime.testing.conformance.scheduling import TestScheduling, TestSchedulingInASession
 from queue_runtime.testing.conformance.session_ends import TestAbandon, TestClose, TestSessionLease
@@ -66,12 +69,14 @@ from queue_runtime.testing.conformance.settling import (
     TestTwice,
 )
 from queue_runtime.testing.conformance.threads import TestSettlingMeanwhile, TestSixteenThreads
+from queue_runtime.testing.conformance.time_to_live import TestExpiredDeadLetters, TestTimeToLive
 
 __all__ = [
     "FakeTime",
     "Harness",
     "QueueSpec",
     "RealTime",
+    "TestAFileOfDeadLetters",
     "TestAbandon",
     "TestAcceptById",
     "TestAttributes",
@@ -81,15 +86,20 @@ __all__ = [
     "TestContent",
     "TestCounts",
     "TestDeadLetters",
+    "TestDeduplication",
     "TestDelay",
     "TestDelays",
+    "TestExpiredDeadLetters",
     "TestLeases",
     "TestNames",
     "TestNoDeadLetterQueue",
     "TestNumbers",
     "TestOnePairOfHands",
     "TestPartialFailure",
+    "TestPeek",
+    "TestPurge",
     "TestQueueNotFound",
+    "TestRemovingDeadLetters",
     "TestReplay",
     "TestReplayOfSessions",
     "TestScheduling",
@@ -104,6 +114,7 @@ __all__ = [
     "TestSixteenThreads",
     "TestSize",
     "TestTheBrokersOwnLimit",
+    "TestTimeToLive",
     "TestTooLate",
     "TestTwice",
     "TestWaiting",

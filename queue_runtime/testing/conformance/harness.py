@@ -24,6 +24,10 @@ class QueueSpec:
     max_receives: int | None = None
     """Deliveries after which the broker itself moves a message to the dead letters; None: so many that no
     row gets there."""
+    dead_letter_expired: bool = False
+    """What has outlived its time-to-live goes to the dead letters: by a setting of the queue where the broker
+    sees to that (`Capabilities.native_expiry`), else by the settings of the clients that are connected from
+    now on. If not, it is dropped."""
 
 
 class Time(Protocol):

@@ -140,6 +140,16 @@ class TestDelay(Rows):
         assert caught.value.queue == desk.queue
         assert desk.nothing()
 
+    def test_the_longest_delay_is_taken_and_the_message_waits(self, kit: Kit, kind: Kind) -> None:
+        desk = kit.desk(kind)
+        longest = kit.capabilities(desk.queue).max_delay
+        if longest < 600.0:
+            pytest.skip(f"Capabilities.max_delay is {longest:g}")
+
+        desk.send(desk.message(delay=longest))
+
+        assert desk.nothing()
+
 
 class TestNames(Rows):
     @pytest.mark.parametrize("name", ["", "with space", "line\nend", "x" * (1024 + 1)])

@@ -61,18 +61,28 @@ QUESTIONS: dict[str, tuple[str, Say]] = {
     "max_delay": ("Longest delay of a message", duration),
     "cancel": ("A delayed message can be taken back", yes_or_no),
     "copied_delays": ("Given back with a delay", next_try),
+    "native_expiry": (
+        "What has outlived its time-to-live is taken out",
+        lambda value, _: "by the broker" if value else "by whoever receives it",
+    ),
+    "deduplication": (
+        "A repeated deduplication id is dropped",
+        lambda value, found: "where the queue says so" if value is None else yes_or_no(value, found),
+    ),
     "chosen_lease": (
         "Length of a lease",
         lambda value, _: "chosen by each receive" if value else "the queue's own",
     ),
     "max_lease": ("Longest hold, renewals included", duration),
     "max_batch": ("Messages in one request", lambda value, _: str(value)),
+    "batched_settling": ("Several messages are settled in one request", yes_or_no),
     "atomic_batch": ("A request is stored whole or not at all", yes_or_no),
     "max_attributes": (
         "Attributes of a message",
         lambda value, _: "no limit but the size" if value is None else str(value),
     ),
     "peek": ("Looking without taking", yes_or_no),
+    "purge": ("Emptied in one request", yes_or_no),
 }
 """The table's rows by the field of `Capabilities` that each is about."""
 

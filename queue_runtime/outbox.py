@@ -1,0 +1,380 @@
+"""Messages on their way to one queue: in order within each session, tried again one by one, sent together."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+
+from queue_runtime.batching import BatchPolicy, Lane, Load, Parcel
+from queue_runtime.clock import Clock
+from queue_runtime.errors import Closed, NotAttempted, Outcome, OutcomeUnknown, QueueError
+from queue_runtime.message import Message
+from queue_runtime.provider import Capabilities
+from queue_runtime.retry import RetryPolicy
+from queue_runtime.scheduler import Scheduler
+
+FRESH = 1.0
+"""Seconds of a call in which its own thread makes its requests; later ones could outlast its deadline."""
+
+Retrying = Callable[[int, float, QueueError], object]
+"""Told that messages are tried again: the number of the try that failed, the delay, the error."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One message, until it is stored or has failed for good."""
+
+    message: Message
+    size: int
+    batch: Batch
+    index: int
+    line: Hashable
+    """The session whose order it keeps, or a line of its own."""
+    attempts: int = 0
+    first_tried: float = 0.0
+    unknown: OutcomeUnknown | None = None
+    """What became of one try is not known: that a later one fails says nothing of it."""
+    last: QueueError | None = None
+    deserted: bool = False
+    """Nobody waits for it any more; it is only still under way."""
+
+
+class Batch:
+    """Messages that were given together. Told of each of them, once."""
+
+    def __init__(self, count: int, *, deadline: float, spent: float = 0.0) -> None:
+        self.deadline = deadline
+        self.spent = spent
+        """Seconds that the time limit of each message has lost to questions about the queue."""
+        self.changed = threading.Condition()
+        # guarded by changed
+        self._outcomes: dict[int, Outcome[str]] = {}
+        self._count = count
+
+    def begin(self, entry: Entry) -> bool:
+        """*entry* is about to leave for the first time; False if it is not wanted any more."""
+        return True
+
+    def tell(self, entry: Entry, error: QueueError | None) -> None:
+        """*entry* is stored, or has failed for good. The first word counts."""
+        with self.changed:
+            self._outcomes.setdefault(entry.index, Outcome(entry.message.id, error))
+            if self.is_over():
+                self.changed.notify_all()
+
+    def is_over(self) -> bool:
+        return len(self._outcomes) == self._count
+
+    def outcomes(self) -> list[Outcome[str]]:
+        """Of a batch that is over, in the order in which its messages were given."""
+        return [self._outcomes[index] for index in range(self._count)]
+
+
+@dataclass(slots=True)
+class _Line:
+    """Messages that keep their order. While it is busy its first ones travel, or rest before the next try."""
+
+    entries: deque[Entry] = field(default_factory=deque)
+    busy: bool = False
+    travels: Parcel[Entry] | None = None
+
+
+Ended = list[tuple[Entry, QueueError | None]]
+
+
+class Outbox:
+    """All that goes to one queue goes through here, from any thread.
+
+    Of a session one request at most is under way, and a message is not sent before the one ahead of it is
+    stored, or has failed for good; then the rest of its batch is `NotAttempted`. A request that can fail in
+    part carries one message of a session, for a second one would overtake a first one that failed. What may
+    go well yet is tried again by the retry policy: no thread sleeps for that, and no other session waits.
+    """
+
+    def __init__(
+        self,
+        request: Callable[[Sequence[Message]], Sequence[Outcome[None]]],
+        capabilities: Capabilities,
+        *,
+        retry: RetryPolicy,
+        policy: BatchPolicy,
+        clock: Clock,
+        scheduler: Scheduler,
+        carriers: Executor,
+        retrying: Retrying,
+    ) -> None:
+        self._ordered = capabilities.sessions != "none"
+        self._run = capabilities.max_batch if capabilities.atomic_batch else 1
+        self._load = Load(items=capabilities.max_batch, size=capabilities.max_batch_size)
+        self._retry = retry
+        self._clock = clock
+        self._scheduler = scheduler
+        self._retrying = retrying
+        self._most = policy.max_pending
+        self._lane: Lane[Entry, None] = Lane(
+            lambda entries: request([entry.message for entry in entries]),
+            self._answered,
+            policy=policy,
+            load=self._load,
+            clock=clock,
+            scheduler=scheduler,
+            carriers=carriers,
+        )
+        self._changed = threading.Condition()
+        # guarded by _changed
+        self._closed = False
+        self._open: dict[Entry, None] = {}
+        """All that is not answered, in the order in which it came."""
+        self._lines: dict[Hashable, _Line] = {}
+        """Those that have something to send. One that rests, and was given up, goes on when it has rested."""
+
+    def send(self, messages: Sequence[Message], sizes: Sequence[int], batch: Batch) -> list[Outcome[str]]:
+        """Send *messages* and wait for what becomes of them, at most until the batch's deadline.
+
+        What has left by then and is not answered is `OutcomeUnknown`; what has not left fails with the error
+        of its last try, or is `NotAttempted`.
+        """
+        fresh_until = self._clock.monotonic() + FRESH - batch.spent
+        entries = self.post(
+            messages,
+            sizes,
+            batch,
+            wanted=lambda: not batch.is_over() and self._clock.monotonic() < fresh_until,
+        )
+        with batch.changed:
+            left = max(0.0, batch.deadline - self._clock.monotonic())
+            over = self._clock.wait_for(batch.changed, batch.is_over, left)
+        if not over:
+            self.give_up(entries)
+        return batch.outcomes()
+
+    def post(
+        self,
+        messages: Sequence[Message],
+        sizes: Sequence[int],
+        batch: Batch,
+        *,
+        wanted: Callable[[], bool] | None = None,
+        room_until: float | None = None,
+    ) -> list[Entry]:
+        """Take *messages*, of each of which *batch* is told. With *wanted* this thread makes requests itself,
+        for as long as that is true.
+
+        With *room_until*, a moment on the monotonic scale, it waits while as many as `max_pending` are on
+        their way, and then raises `NotAttempted`. Raises `Closed` after `close`.
+        """
+        entries = [
+            Entry(message, size, batch, index, self._line_of(message))
+            for index, (message, size) in enumerate(zip(messages, sizes, strict=True))
+        ]
+        with self._changed:
+            if room_until is not None:
+                self._wait_for_room(room_until)
+            if self._closed:
+                raise Closed("the client is closed")
+            self._open.update(dict.fromkeys(entries))
+            for entry in entries:
+                self._lines.setdefault(entry.line, _Line()).entries.append(entry)
+            parcels = self._launch(entry.line for entry in entries)
+        self._lane.add(parcels, wanted=wanted)
+        return entries
+
+    def give_up(self, entries: Iterable[Entry]) -> None:
+        """Nobody waits for *entries* any more: what has not left is not sent."""
+        gone: Ended = []
+        with self._changed:
+            for entry in entries:
+                if entry in self._open and not entry.deserted:
+                    gone.append((entry, self._desert(entry)))
+            parcels = self._launch([entry.line for entry, _ in gone])
+            self._changed.notify_all()
+        for entry, error in gone:
+            entry.batch.tell(entry, error)
+        self._lane.add(parcels)
+
+    def close(self, timeout: float) -> None:
+        """Take no more, and wait until all is answered; what is not after *timeout* seconds is given up."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            self._clock.wait_for(self._changed, lambda: not self._open, timeout)
+            left = list(self._open)
+        self.give_up(left)
+
+    def __len__(self) -> int:
+        """Messages on their way."""
+        with self._changed:
+            return len(self._open)
+
+    def _line_of(self, message: Message) -> Hashable:
+        return message.session_id if self._ordered and message.session_id is not None else object()
+
+    def _answered(self, told: Sequence[tuple[Parcel[Entry], Sequence[Outcome[None]]]]) -> None:
+        """A request has ended; on the thread that made it."""
+        now = self._clock.monotonic()
+        jitter = random.random()  # one for all: what was refused together travels together again
+        ended: Ended = []
+        rests: dict[float, list[tuple[Hashable, Entry]]] = {}
+        with self._changed:
+            for parcel, outcomes in told:
+                line = parcel.items[0].line
+                answered, kept = self._sort(parcel, outcomes, now, jitter)
+                ended += answered
+                if kept is None:
+                    self._lines[line].busy = False
+                else:
+                    rests.setdefault(kept[0], []).append((line, kept[1]))
+            parcels = self._launch(parcel.items[0].line for parcel, _ in told)
+            self._changed.notify_all()
+        for entry, error in ended:
+            entry.batch.tell(entry, error)
+        for delay, resting in rests.items():
+            self._rest(delay, resting)
+        self._lane.add(parcels)
+
+    def _rest(self, delay: float, resting: Sequence[tuple[Hashable, Entry]]) -> None:
+        first = resting[0][1]
+        self._retrying(first.attempts, delay, first.last or QueueError())
+        lines = [line for line, _ in resting]
+        if delay <= 0:
+            self._rested(lines)
+            return
+        with suppress(Closed):  # what is on its way is given up by `close`
+            self._scheduler.call_later(delay, partial(self._rested, lines))
+
+    def _rested(self, lines: Sequence[Hashable]) -> None:
+        """Try again what heads these lines."""
+        with self._changed:
+            for line in lines:
+                if line in self._lines:
+                    self._lines[line].busy = False
+            parcels = self._launch(lines)
+        self._lane.add(parcels)
+
+    # Requires _changed to be held.
+
+    def _wait_for_room(self, until: float) -> None:
+        left = max(0.0, until - self._clock.monotonic())
+        if not self._clock.wait_for(self._changed, self._has_room, left):
+            raise NotAttempted(
+                f"the message was not sent: {len(self._open)} are on their way (batching.max_pending), and "
+                "there was no room in time; the broker is slower than what is given to it"
+            )
+
+    def _has_room(self) -> bool:
+        return self._closed or len(self._open) < self._most
+
+    def _launch(self, lines: Iterable[Hashable]) -> list[Parcel[Entry]]:
+        """What heads those of *lines* that are not busy, a parcel each, to be given to the lane."""
+        parcels = []
+        for key in lines:
+            line = self._lines.get(key)
+            if line is None or line.busy:
+                continue
+            run = self._head_of(line)
+            if not run:
+                del self._lines[key]
+                continue
+            line.busy = True
+            line.travels = Parcel(run, sum(entry.size for entry in run))
+            parcels.append(line.travels)
+        return parcels
+
+    def _head_of(self, line: _Line) -> list[Entry]:
+        """The first of *line* that go together; what is not wanted any more is dropped on the way."""
+        run: list[Entry] = []
+        size = 0
+        for entry in list(islice(line.entries, self._run)):
+            if not entry.attempts and not entry.batch.begin(entry):
+                line.entries.remove(entry)
+                self._open.pop(entry)
+                continue
+            size += entry.size
+            if run and size > self._load.size:
+                break
+            run.append(entry)
+        if not run and line.entries:
+            return self._head_of(line)
+        now = self._clock.monotonic()
+        for entry in run:
+            entry.first_tried = entry.first_tried or now
+        return run
+
+    def _sort(
+        self, parcel: Parcel[Entry], outcomes: Sequence[Outcome[None]], now: float, jitter: float
+    ) -> tuple[Ended, tuple[float, Entry] | None]:
+        """Which of *parcel* have come to their end; and the delay until the rest travels again, with its
+        first."""
+        line = self._lines[parcel.items[0].line]
+        line.travels = None
+        ended: Ended = []
+        kept: tuple[float, Entry] | None = None
+        failed: set[Batch] = set()
+        for entry, outcome in zip(parcel.items, outcomes, strict=True):
+            delay = self._delay(entry, outcome.error, now, jitter)
+            if delay is not None:
+                kept = kept or (delay, entry)
+                continue
+            error = outcome.error
+            if error is not None:
+                error = entry.unknown or error
+                failed.add(entry.batch)
+            ended.append((entry, error))
+            line.entries.remove(entry)
+            del self._open[entry]
+        ended += self._stop_behind(line, failed)
+        return ended, kept if line.entries and kept and kept[1] in self._open else None
+
+    def _delay(self, entry: Entry, error: QueueError | None, now: float, jitter: float) -> float | None:
+        """Seconds until *entry* is tried again; None if it is not."""
+        entry.attempts += 1
+        entry.last = error
+        if isinstance(error, OutcomeUnknown):
+            entry.unknown = error
+        if error is None or entry.deserted:
+            return None
+        elapsed = now - entry.first_tried + entry.batch.spent
+        delay = self._retry.delay(entry.attempts, error, elapsed, lambda: jitter)
+        return delay if delay is not None and now + delay < entry.batch.deadline else None
+
+    def _stop_behind(self, line: _Line, failed: Collection[Batch]) -> Ended:
+        """Order comes first: what is behind one that failed for good, in its own batch, is not sent."""
+        if not self._ordered or not failed:
+            return []
+        behind = [entry for entry in line.entries if entry.batch in failed]
+        for entry in behind:
+            line.entries.remove(entry)
+            del self._open[entry]
+        return [(entry, entry.unknown or NotAttempted(_behind(entry))) for entry in behind]
+
+    def _desert(self, entry: Entry) -> QueueError:
+        """Take *entry* out, unless it is under way; what its sender is told."""
+        line = self._lines[entry.line]
+        travels = line.travels
+        if travels is not None and entry in travels.items:
+            if not self._lane.withdraw(travels):
+                entry.deserted = True  # its line goes on when it is answered
+                return OutcomeUnknown(f"message {entry.message.id!r} left and was not answered in time")
+            line.busy, line.travels = False, None
+        line.entries.remove(entry)
+        del self._open[entry]
+        return entry.unknown or entry.last or NotAttempted(_too_late(entry))
+
+
+def _behind(entry: Entry) -> str:
+    message = entry.message
+    return (
+        f"message {message.id!r} was not sent: an earlier one of session {message.session_id!r} failed, "
+        "and order comes first"
+    )
+
+
+def _too_late(entry: Entry) -> str:
+    return f"message {entry.message.id!r} was not sent: its time ran out while others were under way"
