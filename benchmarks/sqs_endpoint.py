@@ -3,9 +3,9 @@
     python benchmarks/sqs_endpoint.py LATENCY [FAULTS]
 
 *LATENCY* is in seconds, *FAULTS* the part of entries that fail; as many requests fail as a whole, and of as
-many the answer is lost. It prints its port, and ends with its standard input. Of a FIFO queue it keeps what it
-has stored, in order and once for each deduplication id, and tells it when asked for "Stored". It is a process
-of its own so that what it costs stays out of the figures.
+many the answer is lost. It prints its port, and ends with its standard input. Of a FIFO queue it keeps what
+it has stored, in order and once for each deduplication id, and tells it when asked for "Stored". It is a
+process of its own so that what it costs stays out of the figures.
 """
 
 from __future__ import annotations

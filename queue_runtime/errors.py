@@ -178,7 +178,8 @@ class CircuitOpen(QueueError):
 
 
 class NotAttempted(QueueError):
-    """An entry was not sent because an earlier one of its session failed; order comes first.
+    """A message was not sent: an earlier one of its session and batch failed, and order comes first; or its
+    time ran out before there was room for it.
 
     If the earlier one failed for a passing reason, sending both again, in their order, may help.
     """
