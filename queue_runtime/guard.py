@@ -163,6 +163,7 @@ class GuardedProvider(ProviderClient):
 
     def __init__(self, inner: ProviderClient, guard: Guard) -> None:
         self.name = inner.name  # type: ignore[misc]  # a ClassVar there; here it is the inner one's
+        self.longest_request = inner.longest_request
         self._inner = inner
         self._guard = guard
         # Queues whose capabilities were asked for: the provider remembers them, and asks no broker again.

@@ -20,9 +20,6 @@ from queue_runtime.provider import Capabilities
 from queue_runtime.retry import RetryPolicy
 from queue_runtime.scheduler import Scheduler
 
-FRESH = 1.0
-"""Seconds of a call in which its own thread makes its requests; later ones could outlast its deadline."""
-
 Retrying = Callable[[int, float, QueueError], object]
 """Told that messages are tried again: the number of the try that failed, the delay, the error."""
 
@@ -109,6 +106,7 @@ class Outbox:
         scheduler: Scheduler,
         carriers: Executor,
         retrying: Retrying,
+        longest_request: float,
     ) -> None:
         self._ordered = capabilities.sessions != "none"
         self._run = capabilities.max_batch if capabilities.atomic_batch else 1
@@ -117,6 +115,7 @@ class Outbox:
         self._clock = clock
         self._scheduler = scheduler
         self._retrying = retrying
+        self._longest = longest_request
         self._most = policy.max_pending
         self._lane: Lane[Entry, None] = Lane(
             lambda entries: request([entry.message for entry in entries]),
@@ -141,12 +140,13 @@ class Outbox:
         What has left by then and is not answered is `OutcomeUnknown`; what has not left fails with the error
         of its last try, or is `NotAttempted`.
         """
-        fresh_until = self._clock.monotonic() + FRESH - batch.spent
+        last = batch.deadline - self._longest
         entries = self.post(
             messages,
             sizes,
             batch,
-            wanted=lambda: not batch.is_over() and self._clock.monotonic() < fresh_until,
+            # A request of its own thread could outlast its deadline later.
+            wanted=lambda: not batch.is_over() and self._clock.monotonic() <= last,
         )
         with batch.changed:
             left = max(0.0, batch.deadline - self._clock.monotonic())

@@ -125,6 +125,7 @@ class Runtime:
             scheduler=self.scheduler,
             carriers=self.carriers,
             retrying=partial(self._tell_retry, "send", target),
+            longest_request=self.provider.longest_request,
         )
         with self._changed:
             if self._flushed:

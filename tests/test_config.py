@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queue_runtime import registry
+from queue_runtime import BatchPolicy, BreakerPolicy, registry
 from queue_runtime.config import ClientSettings, ProviderSettings, QueueOptions, parse_url
 from queue_runtime.errors import ConfigurationError, MissingExtra, ProviderNotFound
 from queue_runtime.retry import RetryPolicy
@@ -295,3 +295,28 @@ class TestTheRegistry:
     def test_finds_the_providers_that_are_part_of_this_package(self) -> None:
         assert callable(registry.find("memory"))
         assert callable(registry.find("sqs"))
+
+
+class TestTwoNamesOfOneQueue:
+    def test_may_have_strategies_of_their_own(self) -> None:
+        settings = replace(
+            parse_url("memory://?queues=jobs"),
+            queues={"a": "jobs", "b": QueueOptions(target="jobs", strategy="attribute:tenant")},
+        )
+
+        assert settings.of("a").target == settings.of("b").target == "jobs"
+
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [
+            ("retry", QueueOptions(target="jobs", retry=RetryPolicy(max_attempts=2))),
+            ("breaker", QueueOptions(target="jobs", breaker=BreakerPolicy(window=2.0))),
+            ("batching", QueueOptions(target="jobs", batching=BatchPolicy(max_in_flight=2))),
+            ("lease", QueueOptions(target="jobs", lease=10.0)),
+        ],
+    )
+    def test_cannot_differ_in_what_holds_for_its_requests(self, name: str, options: QueueOptions) -> None:
+        with pytest.raises(
+            ConfigurationError, match=f"queues.a and queues.b are .* 'jobs', and differ in {name}"
+        ):
+            replace(parse_url("memory://?queues=jobs"), queues={"a": "jobs", "b": options})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
@@ -101,6 +101,7 @@ class ClientSettings:
         _check_lease("lease", self.lease, self.max_lease)
         object.__setattr__(self, "queues", MappingProxyType(dict(self.queues)))
         known = {name: self._of(name, options) for name, options in self.queues.items()}
+        _check_aliases(known.values())
         object.__setattr__(self, "_queues", MappingProxyType(known))
 
     def of(self, queue: str) -> QueueSettings:
@@ -176,6 +177,19 @@ def _check_lease(name: str, lease: float | None, longest: float) -> None:
 
 def _on_clock(strategy: SessionStrategy | str | None, clock: Clock) -> SessionStrategy | None:
     return None if strategy is None else on_clock(as_strategy(strategy), clock)
+
+
+def _check_aliases(queues: Iterable[QueueSettings]) -> None:
+    """Two names may mean one queue of the broker; what holds for its requests can be said once only."""
+    first: dict[str, QueueSettings] = {}
+    for each in queues:
+        known = first.setdefault(each.target, each)
+        for name in ("retry", "breaker", "batching", "lease"):
+            if getattr(each, name) != getattr(known, name):
+                raise ConfigurationError(
+                    f"queues.{known.queue} and queues.{each.queue} are the same queue of the broker, "
+                    f"{each.target!r}, and differ in {name}; give them the same"
+                )
 
 
 def _check_queue(name: str, what: str) -> None:

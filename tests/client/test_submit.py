@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -24,6 +25,7 @@ from queue_runtime.errors import (
     Throttled,
     UnsupportedOperation,
 )
+from queue_runtime.providers.memory import InMemoryClient
 from queue_runtime.retry import RetryPolicy
 from queue_runtime.testing import FakeClock
 from tests.fakes import REAL, Act, Gate, Script, Step, fails, fails_for, loses, our_threads, scripted, stored
@@ -185,6 +187,23 @@ class TestASend:
             assert isinstance(sending.exception(REAL), OutcomeUnknown)
             gate.open()
             assert first.result(REAL) == "b1"
+
+    def test_makes_no_request_itself_that_could_outlast_its_deadline(self, script: Script) -> None:
+        threads: list[str] = []
+
+        def seen(act: Act) -> Any:
+            threads.append(threading.current_thread().name)
+            return act.run()
+
+        script.always("send", seen)
+        with (
+            patch.object(InMemoryClient, "longest_request", 5.0),
+            scripted(script, clock=FakeClock()) as client,
+        ):
+            client.send("groups", message("a1"))
+            client.send("groups", message("a2"), timeout=4.9)
+
+        assert threads == [threading.current_thread().name, "queue_runtime-carry-1"]
 
     def test_that_never_left_says_so(self, script: Script) -> None:
         clock = FakeClock()

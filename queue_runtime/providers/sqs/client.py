@@ -65,10 +65,10 @@ log = logging.getLogger("queue_runtime.sqs")
 
 
 def create(settings: ProviderSettings, clock: Clock) -> AwsSqsClient:
-    """``sqs://REGION?endpoint_url=...&profile=...&request_timeout=5&max_connections=128``.
+    """``sqs://REGION?option=value``; docs/sqs.md tells what the options are.
 
     What is left out, boto3's own chain decides: the region, the credentials, the endpoint
-    (``AWS_ENDPOINT_URL_SQS``). `request_timeout` is in seconds. Connects to nothing; raises
+    (``AWS_ENDPOINT_URL_SQS``). Connects to nothing; raises
     `ConfigurationError` naming the option.
     """
     options = SqsOptions.of(settings)
@@ -93,6 +93,7 @@ class AwsSqsClient(ProviderClient):
 
     def __init__(self, options: SqsOptions, clock: Clock, *, session: boto3.session.Session) -> None:
         self._clock = clock
+        self.longest_request = options.request_timeout + min(options.connect_timeout, options.request_timeout)
         self._sdk = SdkClients(options, session)
         self._queues = Queues(self._sdk)
         self._settler = Settler(self._sdk, self._queues, clock)
