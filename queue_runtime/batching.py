@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import threading
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -68,8 +68,11 @@ class Parcel(Generic[I]):
     """Bytes; 0 where they do not count."""
 
 
-Answered = Callable[[Sequence[tuple[Parcel[I], Sequence[Outcome[R]]]]], None]
-"""Told the outcomes of all parcels of one request, aligned with their items, on the thread that made it."""
+Told = Sequence[tuple[Parcel[I], Sequence[Outcome[R]]]]
+"""The parcels of one request, each with the outcomes of its items."""
+
+Answered = Callable[[Told[I, R], float], None]
+"""Told what a request came to, and when it was begun, on the thread that made it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ class Lane(Generic[I, R]):
         self._here = threading.local()
         self._lock = threading.Lock()
         # guarded by _lock
-        self._waiting: deque[Parcel[I]] = deque()
+        self._waiting: OrderedDict[Parcel[I], None] = OrderedDict()
         self._items = 0
         self._size = 0
         self._under_way: list[float] = []
@@ -125,7 +128,7 @@ class Lane(Generic[I, R]):
         requests can leave, for as long as that is true."""
         with self._lock:
             for parcel in parcels:
-                self._waiting.append(parcel)
+                self._waiting[parcel] = None
                 self._items += len(parcel.items)
                 self._size += parcel.size
             may_leave = self._may_leave()
@@ -138,12 +141,20 @@ class Lane(Generic[I, R]):
 
     def withdraw(self, parcel: Parcel[I]) -> bool:
         """Take *parcel* back; False if it has left. It is not answered then."""
-        with self._lock, suppress(ValueError):
-            self._waiting.remove(parcel)
+        with self._lock:
+            if parcel not in self._waiting:
+                return False
+            del self._waiting[parcel]
             self._items -= len(parcel.items)
             self._size -= parcel.size
             return True
-        return False
+
+    def hand_on(self) -> None:
+        """This thread may be held up: let another make what requests can leave meanwhile."""
+        with self._lock:
+            may_leave = self._may_leave()
+        if may_leave:
+            self._call_carrier()
 
     def _carry(self, wanted: Callable[[], bool] = lambda: True) -> None:
         """Make requests while there are some that may leave, and *wanted* is true."""
@@ -189,21 +200,7 @@ class Lane(Generic[I, R]):
         finally:
             with self._lock:
                 self._under_way.remove(began)
-            self._tell(parcels, answers, error)
-
-    def _tell(
-        self, parcels: Sequence[Parcel[I]], answers: Sequence[Outcome[R]] | None, error: QueueError
-    ) -> None:
-        told: list[tuple[Parcel[I], Sequence[Outcome[R]]]] = []
-        at = 0
-        for parcel in parcels:
-            count = len(parcel.items)
-            if answers is None:
-                told.append((parcel, [Outcome(error=own(error))] * count))
-            else:
-                told.append((parcel, answers[at : at + count]))
-            at += count
-        self._answered(told)
+            self._answered(_sorted_out(parcels, answers, error), began)
 
     def _look_again(self) -> None:
         """On the scheduler: what is under way has become slow."""
@@ -230,12 +227,13 @@ class Lane(Generic[I, R]):
         taken: list[Parcel[I]] = []
         items = size = 0
         while self._waiting:
-            parcel = self._waiting[0]
+            parcel = next(iter(self._waiting))
             items += len(parcel.items)
             size += parcel.size
             if taken and (items > self._load.items or size > self._load.size):
                 break
-            taken.append(self._waiting.popleft())
+            del self._waiting[parcel]
+            taken.append(parcel)
             self._items -= len(parcel.items)
             self._size -= parcel.size
         began = self._clock.monotonic()
@@ -254,6 +252,22 @@ class Lane(Generic[I, R]):
         with suppress(Closed):
             self._scheduler.call_at(at + SLOW, self._look_again)
             self._looks_again = True
+
+
+def _sorted_out(
+    parcels: Sequence[Parcel[I]], answers: Sequence[Outcome[R]] | None, error: QueueError
+) -> list[tuple[Parcel[I], Sequence[Outcome[R]]]]:
+    """Each parcel with its own of *answers*, or with a copy of *error* where there are none."""
+    told: list[tuple[Parcel[I], Sequence[Outcome[R]]]] = []
+    at = 0
+    for parcel in parcels:
+        count = len(parcel.items)
+        if answers is None:
+            told.append((parcel, [Outcome(error=own(error))] * count))
+        else:
+            told.append((parcel, answers[at : at + count]))
+        at += count
+    return told
 
 
 def own(error: QueueError) -> QueueError:

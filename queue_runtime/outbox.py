@@ -10,9 +10,9 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from typing import ClassVar
 
-from queue_runtime.batching import BatchPolicy, Lane, Load, Parcel
+from queue_runtime.batching import BatchPolicy, Lane, Load, Parcel, Told
 from queue_runtime.clock import Clock
 from queue_runtime.errors import Closed, NotAttempted, Outcome, OutcomeUnknown, QueueError
 from queue_runtime.message import Message
@@ -35,7 +35,7 @@ class Entry:
     line: Hashable
     """The session whose order it keeps, or a line of its own."""
     attempts: int = 0
-    first_tried: float = 0.0
+    first_tried: float | None = None
     unknown: OutcomeUnknown | None = None
     """What became of one try is not known: that a later one fails says nothing of it."""
     last: QueueError | None = None
@@ -54,6 +54,9 @@ class Batch:
         # guarded by changed
         self._outcomes: dict[int, Outcome[str]] = {}
         self._count = count
+
+    calls_back: ClassVar[bool] = False
+    """Telling it may run other people's code, which may take long."""
 
     def begin(self, entry: Entry) -> bool:
         """*entry* is about to leave for the first time; False if it is not wanted any more."""
@@ -195,9 +198,8 @@ class Outbox:
                     gone.append((entry, self._desert(entry)))
             parcels = self._launch([entry.line for entry, _ in gone])
             self._changed.notify_all()
-        for entry, error in gone:
-            entry.batch.tell(entry, error)
         self._lane.add(parcels)
+        self._tell(gone)
 
     def close(self, timeout: float) -> None:
         """Take no more, and wait until all is answered; what is not after *timeout* seconds is given up."""
@@ -216,7 +218,7 @@ class Outbox:
     def _line_of(self, message: Message) -> Hashable:
         return message.session_id if self._ordered and message.session_id is not None else object()
 
-    def _answered(self, told: Sequence[tuple[Parcel[Entry], Sequence[Outcome[None]]]]) -> None:
+    def _answered(self, told: Told[Entry, None], began: float) -> None:
         """A request has ended; on the thread that made it."""
         now = self._clock.monotonic()
         jitter = random.random()  # one for all: what was refused together travels together again
@@ -225,6 +227,8 @@ class Outbox:
         with self._changed:
             for parcel, outcomes in told:
                 line = parcel.items[0].line
+                for entry in parcel.items:
+                    entry.first_tried = began if entry.first_tried is None else entry.first_tried
                 answered, kept = self._sort(parcel, outcomes, now, jitter)
                 ended += answered
                 if kept is None:
@@ -233,16 +237,21 @@ class Outbox:
                     rests.setdefault(kept[0], []).append((line, kept[1]))
             parcels = self._launch(parcel.items[0].line for parcel, _ in told)
             self._changed.notify_all()
+        for delay, resting in rests.items():
+            self._rest(delay, [line for line, _ in resting])
+        self._lane.add(parcels)
+        # All is on its way: what is told now may run other people's code.
+        for delay, ((_, first), *_) in rests.items():
+            self._retrying(first.attempts, delay, first.last or QueueError())
+        self._tell(ended)
+
+    def _tell(self, ended: Ended) -> None:
+        if any(entry.batch.calls_back for entry, _ in ended):
+            self._lane.hand_on()
         for entry, error in ended:
             entry.batch.tell(entry, error)
-        for delay, resting in rests.items():
-            self._rest(delay, resting)
-        self._lane.add(parcels)
 
-    def _rest(self, delay: float, resting: Sequence[tuple[Hashable, Entry]]) -> None:
-        first = resting[0][1]
-        self._retrying(first.attempts, delay, first.last or QueueError())
-        lines = [line for line, _ in resting]
+    def _rest(self, delay: float, lines: Sequence[Hashable]) -> None:
         if delay <= 0:
             self._rested(lines)
             return
@@ -291,20 +300,16 @@ class Outbox:
         """The first of *line* that go together; what is not wanted any more is dropped on the way."""
         run: list[Entry] = []
         size = 0
-        for entry in list(islice(line.entries, self._run)):
+        while len(run) < min(self._run, len(line.entries)):
+            entry = line.entries[len(run)]
             if not entry.attempts and not entry.batch.begin(entry):
                 line.entries.remove(entry)
-                self._open.pop(entry)
+                del self._open[entry]
                 continue
             size += entry.size
             if run and size > self._load.size:
                 break
             run.append(entry)
-        if not run and line.entries:
-            return self._head_of(line)
-        now = self._clock.monotonic()
-        for entry in run:
-            entry.first_tried = entry.first_tried or now
         return run
 
     def _sort(
@@ -340,7 +345,7 @@ class Outbox:
             entry.unknown = error
         if error is None or entry.deserted:
             return None
-        elapsed = now - entry.first_tried + entry.batch.spent
+        elapsed = now - (entry.first_tried or now) + entry.batch.spent
         delay = self._retry.delay(entry.attempts, error, elapsed, lambda: jitter)
         return delay if delay is not None and now + delay < entry.batch.deadline else None
 

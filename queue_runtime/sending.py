@@ -72,6 +72,8 @@ def submit(
 class Promise(Batch):
     """One message, whose sender holds a future."""
 
+    calls_back = True
+
     def __init__(self) -> None:
         super().__init__(1, deadline=FOR_EVER)
         self.future: Future[str] = Future()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Generic, TypeVar
 
-from queue_runtime.batching import BatchPolicy, Lane, Load, Parcel, not_sent
+from queue_runtime.batching import BatchPolicy, Lane, Load, Parcel, Told, not_sent
 from queue_runtime.clock import Clock
 from queue_runtime.errors import ConnectionFailed, OperationTimeout, Outcome, OutcomeUnknown
 from queue_runtime.guard import Guard, GuardedProvider
@@ -149,7 +149,7 @@ class SharedCalls(Generic[I, R]):
         self._take_back(call)
         return call.outcomes()
 
-    def _answered(self, told: Sequence[tuple[Parcel[I], Sequence[Outcome[R]]]]) -> None:
+    def _answered(self, told: Told[I, R], began: float) -> None:
         for parcel, outcomes in told:
             if isinstance(parcel, _CallParcel):
                 parcel.call.answered(parcel, outcomes)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queue_runtime.batching import BatchPolicy, Lane, Load, Parcel
+from queue_runtime.batching import BatchPolicy, Lane, Load, Parcel, Told
 from queue_runtime.clock import Clock, SystemClock
 from queue_runtime.errors import (
     ConfigurationError,
@@ -83,7 +83,7 @@ class House:
             with self.changed:
                 self.under_way -= 1
 
-    def _answered(self, told: Sequence[tuple[Parcel[str], Sequence[Outcome[str]]]]) -> None:
+    def _answered(self, told: Told[str, str], began: float) -> None:
         with self.changed:
             for parcel, outcomes in told:
                 for item, outcome in zip(parcel.items, outcomes, strict=True):

@@ -127,6 +127,23 @@ class TestASubmittedMessage:
         assert isinstance(first.exception(REAL), AuthorizationFailed)
         assert second.result(REAL) == "a2"
 
+    def test_may_be_waited_for_in_what_another_calls_back(self, client: QueueClient, script: Script) -> None:
+        with Gate() as gate:
+            script.then("send", gate)
+            first, second = submitted(client, "groups", "a1", "a2")
+            gate.wait_until_reached()
+            seen: list[str] = []
+            told = threading.Event()
+
+            def call_back(future: Future[str]) -> None:
+                seen.extend([future.result(), second.result(REAL / 2), client.send("groups", message("a3"))])
+                told.set()
+
+            first.add_done_callback(call_back)
+
+        assert told.wait(REAL)
+        assert seen == ["a1", "a2", "a3"]
+
     def test_is_not_held_up_by_what_is_called_back(self, client: QueueClient, script: Script) -> None:
         first = client.submit("jobs", message("a1"))
         first.add_done_callback(lambda future: 1 // 0)
@@ -327,7 +344,35 @@ class TestRoom:
             assert first.result(REAL) == "a1"
 
 
+class TestABatchThatTakesLong:
+    def test_has_the_time_limit_of_a_retry_for_each_message(self, script: Script) -> None:
+        clock = FakeClock()
+        retry = RetryPolicy(max_attempts=2, base=0.0, cap=0.0, time_limit=1.0)
+
+        def slow(act: Act) -> Any:
+            clock.advance(0.5)
+            return act.run()
+
+        script.then("send", *[slow] * 5, fails_for({"m5": Throttled}))
+        with scripted(script, clock=clock, retry=retry, max_batch=1) as client:
+            client.send_batch("jobs", [Message(body=b"m", id=f"m{number}") for number in range(6)])
+
+        assert script.calls("send") == [(f"m{number}",) for number in (0, 1, 2, 3, 4, 5, 5)]
+
+
 class TestCancelling:
+    def test_thousands_is_possible(self, client: QueueClient, script: Script) -> None:
+        with Gate() as gate:
+            script.then("send", gate)
+            futures = [client.submit("groups", message("a1"))]
+            gate.wait_until_reached()
+            futures += [client.submit("groups", message(f"a{number}")) for number in range(2, 999)]
+            assert all(future.cancel() for future in futures[1:])
+            last = client.submit("groups", message("a999"))
+
+        assert last.result(REAL) == "a999"
+        assert stored(client, "groups") == ["a1", "a999"]
+
     def test_is_possible_until_the_message_leaves(self, client: QueueClient, script: Script) -> None:
         with Gate() as gate:
             script.then("send", gate)
