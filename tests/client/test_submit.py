@@ -354,7 +354,8 @@ class TestABatchThatTakesLong:
             return act.run()
 
         script.then("send", *[slow] * 5, fails_for({"m5": Throttled}))
-        with scripted(script, clock=clock, retry=retry, max_batch=1) as client:
+        one = BatchPolicy(max_in_flight=1)
+        with scripted(script, clock=clock, retry=retry, batching=one, max_batch=1) as client:
             client.send_batch("jobs", [Message(body=b"m", id=f"m{number}") for number in range(6)])
 
         assert script.calls("send") == [(f"m{number}",) for number in (0, 1, 2, 3, 4, 5, 5)]

@@ -1,0 +1,175 @@
+"""What goes to one queue under attack: callbacks that block, exit or send; threads that are not to be had."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from queue_runtime import BatchPolicy, Message, QueueClient
+from queue_runtime.errors import AuthorizationFailed, ProviderError, QueueError, Throttled
+from queue_runtime.retry import RetryPolicy
+from queue_runtime.testing import FakeClock
+from tests.fakes import REAL, Act, Gate, Script, fails, scripted, stored
+
+SOON = REAL / 4
+"""Real seconds for what must happen at once."""
+
+SLOWLY = RetryPolicy(max_attempts=3, base=2.0, cap=2.0, time_limit=60.0)
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script()
+
+
+@pytest.fixture
+def client(script: Script) -> Iterator[QueueClient]:
+    with scripted(script) as made:
+        yield made
+
+
+def message(name: str) -> Message:
+    """The first letter is its session: ``a1``."""
+    return Message(body=name.encode(), id=name, session_id=name[0])
+
+
+class TestWhatIsCalledBack:
+    def test_may_submit_and_wait(self, client: QueueClient) -> None:
+        seen: list[str] = []
+        told = threading.Event()
+
+        def call_back(future: Future[str]) -> None:
+            seen.append(client.submit("jobs", message("a2")).result(SOON))
+            told.set()
+
+        with Gate() as gate:
+            client.submit("jobs", message("a1")).add_done_callback(call_back)
+            gate.open()
+
+        assert told.wait(REAL)
+        assert seen == ["a2"]
+
+    @pytest.mark.parametrize("exit", [SystemExit, KeyboardInterrupt, GeneratorExit])
+    def test_keeps_nobody_from_being_told_though_it_exits(
+        self, client: QueueClient, script: Script, exit: type[BaseException]
+    ) -> None:
+        def call_back(future: Future[str]) -> None:
+            raise exit
+
+        with Gate() as gate:
+            script.then("send", gate)
+            first = client.submit("jobs", message("a1"))
+            gate.wait_until_reached()
+            second, third = (client.submit("jobs", message(name)) for name in ("a2", "a3"))
+            second.add_done_callback(call_back)
+
+        assert [future.result(SOON) for future in (first, second, third)] == ["a1", "a2", "a3"]
+
+    def test_holds_up_no_send_that_travelled_with_it(self, script: Script) -> None:
+        clock = FakeClock()
+        blocked, let_go = threading.Event(), threading.Event()
+
+        def call_back(future: Future[str]) -> None:
+            blocked.set()
+            assert let_go.wait(REAL)
+
+        with scripted(script, clock=clock) as client, ThreadPoolExecutor(1) as aside:
+            with Gate() as gate:
+                script.then("send", gate)
+                client.submit("jobs", message("a1"))
+                gate.wait_until_reached()
+                client.submit("jobs", message("a2")).add_done_callback(call_back)
+                sending = aside.submit(client.send, "jobs", message("a3"), timeout=3.0)
+                clock.block_until(1)
+            try:
+                assert blocked.wait(REAL)
+                assert sending.result(SOON) == "a3"
+            finally:
+                clock.advance(3.0)
+                let_go.set()
+
+
+class TestAnErrorThatCannotBeCopied:
+    def test_is_told_as_it_is(self, client: QueueClient, script: Script) -> None:
+        class Odd(ProviderError):
+            def __init__(self, code: int, text: str) -> None:
+                super().__init__(text)
+
+        def step(act: Act) -> Any:
+            raise Odd(7, "odd")
+
+        script.always("send", step)
+        assert isinstance(client.submit("jobs", message("a1")).exception(SOON), Odd)
+
+
+class TestARequestThatTakesLong:
+    def test_holds_what_it_left_behind_for_a_second_only(self, script: Script) -> None:
+        clock = FakeClock()
+        with (
+            scripted(script, clock=clock, max_batch=2) as client,
+            ThreadPoolExecutor(1) as aside,
+            Gate() as gate,
+        ):
+            script.then("send", gate)
+            batch = [message(name) for name in ("a1", "a2", "a3")]
+            sending = aside.submit(client.send_batch, "jobs", batch)
+            gate.wait_until_reached()
+
+            clock.block_until(1)
+            clock.advance(1.0)
+
+            for _ in range(100):
+                if len(script.calls("send")) == 2:
+                    break
+                threading.Event().wait(0.01)
+            assert script.calls("send") == [("a1", "a2"), ("a3",)]
+            gate.open()
+            sending.result(REAL)
+
+
+class TestWithoutThreads:
+    def test_a_retry_is_made_all_the_same(self, client: QueueClient, script: Script) -> None:
+        with scripted(script, retry=RetryPolicy(max_attempts=3, base=0.1)) as client:
+            script.then("send", fails(Throttled))
+            with patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+                assert client.send("groups", message("a1")) == "a1"
+
+    def test_a_submitted_message_is_sent(self, client: QueueClient) -> None:
+        with patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+            assert client.submit("groups", message("a1")).result(SOON) == "a1"
+
+
+class TestTheClientsEnd:
+    def test_does_not_wait_for_what_was_cancelled_behind_a_retry(self, script: Script) -> None:
+        clock = FakeClock()
+        with scripted(script, clock=clock, retry=SLOWLY) as client, ThreadPoolExecutor(2) as aside:
+            script.then("send", fails(Throttled))
+            sending = aside.submit(client.send, "groups", message("a1"), timeout=2.5)
+            clock.block_until(2)
+            second = client.submit("groups", message("a2"))
+            with patch("random.random", lambda: 0.99):
+                pass
+            assert second.cancel()
+            closing = aside.submit(client.close, timeout=20.0)
+            clock.block_until(3)
+            clock.advance(2.5)
+            sending.exception(REAL)
+            closing.result(SOON)
+
+
+class TestAnInterruptedSend:
+    def test_sends_nothing_more(self, client: QueueClient, script: Script) -> None:
+        def interrupted(act: Act) -> Any:
+            raise KeyboardInterrupt
+
+        script.then("send", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.send_batch("groups", [message(f"a{n}") for n in range(5)])
+        client.close()
+        assert stored(client, "groups") == []
