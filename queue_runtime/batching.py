@@ -137,7 +137,7 @@ class Lane(Generic[I, R]):
         if wanted is not None:
             self._carry(wanted)
         elif may_leave and not getattr(self._here, "carrying", False):  # else this thread goes on with it
-            self._call_carrier()
+            self._have_carried()
 
     def withdraw(self, parcel: Parcel[I]) -> bool:
         """Take *parcel* back; False if it has left. It is not answered then."""
@@ -149,41 +149,61 @@ class Lane(Generic[I, R]):
             self._size -= parcel.size
             return True
 
-    def hand_on(self) -> None:
-        """This thread may be held up: let another make what requests can leave meanwhile."""
+    def call_back(self, act: Callable[[], object]) -> None:
+        """Run *act*, which may hold its thread up: others make what requests can leave meanwhile, those
+        included that it asks for, and a thread that is only lent is spared."""
+        if getattr(self._here, "lent", False) and self._have_run(act):
+            return
+        carrying, self._here.carrying = getattr(self._here, "carrying", False), False
         with self._lock:
             may_leave = self._may_leave()
         if may_leave:
-            self._call_carrier()
-
-    def _carry(self, wanted: Callable[[], bool] = lambda: True) -> None:
-        """Make requests while there are some that may leave, and *wanted* is true."""
-        before, self._here.carrying = getattr(self._here, "carrying", False), True
+            self._have_run(self._carry)  # with no thread to be had, this one goes on when it can
         try:
-            while wanted():
+            act()
+        finally:
+            self._here.carrying = carrying
+
+    def _carry(self, wanted: Callable[[], bool] | None = None) -> None:
+        """Make requests while there are some that may leave. With *wanted* the thread is only lent, for as
+        long as that is true."""
+        here = self._here
+        before, here.carrying = getattr(here, "carrying", False), True
+        lent, here.lent = getattr(here, "lent", False), wanted is not None
+        try:
+            while wanted is None or wanted():
                 with self._lock:
                     if not self._may_leave():
                         break
                     parcels, began = self._take()
                     more = self._may_leave()
+                    if not more:
+                        self._look_again_later()  # what is left behind waits for this request
                 if more:
-                    self._call_carrier()
+                    self._have_run(self._carry)  # with none to be had, this thread goes on with it afterwards
                 self._make(parcels, began)
         finally:
-            self._here.carrying = before
+            here.carrying, here.lent = before, lent
             with self._lock:
                 more = self._may_leave()
                 if not more:
                     self._look_again_later()
             if more and not before:
-                self._call_carrier()
+                self._have_carried()
 
-    def _call_carrier(self) -> None:
-        try:
-            self._carriers.submit(self._carry)
-        except RuntimeError:  # the client has closed, or no thread is to be had: this one does it
+    def _have_carried(self) -> None:
+        """By another thread, or else by this one."""
+        if not self._have_run(self._carry):
             log.debug("no carrier; a request is made on %s", threading.current_thread().name)
             self._carry()
+
+    def _have_run(self, act: Callable[[], object]) -> bool:
+        """By a carrier. False if there is none: the client has closed, or no thread is to be had."""
+        try:
+            self._carriers.submit(act)
+        except RuntimeError:
+            return False
+        return True
 
     def _make(self, parcels: Sequence[Parcel[I]], began: float) -> None:
         """One request, and its answers to whom they belong."""
@@ -210,7 +230,7 @@ class Lane(Generic[I, R]):
             if not may_leave:
                 self._look_again_later()
         if may_leave:
-            self._call_carrier()
+            self._have_carried()
 
     # Requires _lock to be held.
 
@@ -249,7 +269,7 @@ class Lane(Generic[I, R]):
         at = min((began for began in self._under_way if began > slow), default=None)
         if at is None:
             return
-        with suppress(Closed):
+        with suppress(Closed, RuntimeError):  # no thread is to be had: requests end all the same
             self._scheduler.call_at(at + SLOW, self._look_again)
             self._looks_again = True
 
@@ -272,7 +292,10 @@ def _sorted_out(
 
 def own(error: QueueError) -> QueueError:
     """A copy of *error*, for one of several threads that are to raise it: a traceback belongs to one."""
-    mine = copy.copy(error)
+    try:
+        mine = copy.copy(error)
+    except Exception:  # a provider's own class, made in a way of its own: better shared than not told
+        return error
     mine.__cause__ = error.__cause__
     return mine
 

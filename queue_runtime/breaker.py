@@ -24,7 +24,7 @@ class BreakerPolicy:
     """
 
     failure_rate: float = 0.5
-    minimum_calls: int = 5
+    minimum_calls: int = 8
     window: float = 30.0
     open_for: float = 5.0
     probes: int = 1

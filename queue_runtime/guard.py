@@ -80,6 +80,8 @@ class Guard:
 
     def locate(self, error: QueueError, operation: str, queue: str) -> None:
         """Say in *error* where it happened, by the program's own name of the queue."""
+        if error.queue == queue:  # the provider has said it in the broker's terms
+            error.queue = None
         error.locate(queue=self._label(queue), operation=operation, provider=self._provider)
 
     def _admit(self, breaker: CircuitBreaker, operation: str, queue: str, now: float) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -19,6 +20,8 @@ from queue_runtime.message import Message
 from queue_runtime.provider import Capabilities
 from queue_runtime.retry import RetryPolicy
 from queue_runtime.scheduler import Scheduler
+
+log = logging.getLogger("queue_runtime")
 
 Retrying = Callable[[int, float, QueueError], object]
 """Told that messages are tried again: the number of the try that failed, the delay, the error."""
@@ -47,13 +50,13 @@ class Batch:
     """Messages that were given together. Told of each of them, once."""
 
     def __init__(self, count: int, *, deadline: float, spent: float = 0.0) -> None:
+        self.count = count
         self.deadline = deadline
         self.spent = spent
         """Seconds that the time limit of each message has lost to questions about the queue."""
         self.changed = threading.Condition()
         # guarded by changed
         self._outcomes: dict[int, Outcome[str]] = {}
-        self._count = count
 
     calls_back: ClassVar[bool] = False
     """Telling it may run other people's code, which may take long."""
@@ -70,18 +73,18 @@ class Batch:
                 self.changed.notify_all()
 
     def is_over(self) -> bool:
-        return len(self._outcomes) == self._count
+        return len(self._outcomes) == self.count
 
     def outcomes(self) -> list[Outcome[str]]:
         """Of a batch that is over, in the order in which its messages were given."""
-        return [self._outcomes[index] for index in range(self._count)]
+        return [self._outcomes[index] for index in range(self.count)]
 
 
 @dataclass(slots=True)
 class _Line:
     """Messages that keep their order. While it is busy its first ones travel, or rest before the next try."""
 
-    entries: deque[Entry] = field(default_factory=deque)
+    entries: OrderedDict[Entry, None] = field(default_factory=OrderedDict)
     busy: bool = False
     travels: Parcel[Entry] | None = None
 
@@ -151,11 +154,13 @@ class Outbox:
             # A request of its own thread could outlast its deadline later.
             wanted=lambda: not batch.is_over() and self._clock.monotonic() <= last,
         )
-        with batch.changed:
-            left = max(0.0, batch.deadline - self._clock.monotonic())
-            over = self._clock.wait_for(batch.changed, batch.is_over, left)
-        if not over:
-            self.give_up(entries)
+        try:
+            with batch.changed:
+                left = max(0.0, batch.deadline - self._clock.monotonic())
+                self._clock.wait_for(batch.changed, batch.is_over, left)
+        finally:  # also where a person breaks it off
+            if not batch.is_over():
+                self.give_up(entries)
         return batch.outcomes()
 
     def post(
@@ -184,9 +189,13 @@ class Outbox:
                 raise Closed("the client is closed")
             self._open.update(dict.fromkeys(entries))
             for entry in entries:
-                self._lines.setdefault(entry.line, _Line()).entries.append(entry)
+                self._lines.setdefault(entry.line, _Line()).entries[entry] = None
             parcels = self._launch(entry.line for entry in entries)
-        self._lane.add(parcels, wanted=wanted)
+        try:
+            self._lane.add(parcels, wanted=wanted)
+        except BaseException:  # the thread is interrupted: its caller hears of no entries
+            self.give_up(entries)
+            raise
         return entries
 
     def give_up(self, entries: Iterable[Entry]) -> None:
@@ -197,9 +206,10 @@ class Outbox:
                 if entry in self._open and not entry.deserted:
                     gone.append((entry, self._desert(entry)))
             parcels = self._launch([entry.line for entry, _ in gone])
+            calls = _tell(gone)
             self._changed.notify_all()
         self._lane.add(parcels)
-        self._tell(gone)
+        self._call_back(calls)
 
     def close(self, timeout: float) -> None:
         """Take no more, and wait until all is answered; what is not after *timeout* seconds is given up."""
@@ -236,27 +246,30 @@ class Outbox:
                 else:
                     rests.setdefault(kept[0], []).append((line, kept[1]))
             parcels = self._launch(parcel.items[0].line for parcel, _ in told)
+            calls = _tell(ended)
             self._changed.notify_all()
         for delay, resting in rests.items():
             self._rest(delay, [line for line, _ in resting])
         self._lane.add(parcels)
         # All is on its way: what is told now may run other people's code.
+        self._call_back(calls)
         for delay, ((_, first), *_) in rests.items():
             self._retrying(first.attempts, delay, first.last or QueueError())
-        self._tell(ended)
 
-    def _tell(self, ended: Ended) -> None:
-        if any(entry.batch.calls_back for entry, _ in ended):
-            self._lane.hand_on()
-        for entry, error in ended:
-            entry.batch.tell(entry, error)
+    def _call_back(self, ended: Ended) -> None:
+        """With no lock held."""
+        if ended:
+            self._lane.call_back(partial(_call_back, ended))
 
     def _rest(self, delay: float, lines: Sequence[Hashable]) -> None:
         if delay <= 0:
             self._rested(lines)
             return
-        with suppress(Closed):  # what is on its way is given up by `close`
-            self._scheduler.call_later(delay, partial(self._rested, lines))
+        try:
+            with suppress(Closed):  # what is on its way is given up by `close`
+                self._scheduler.call_later(delay, partial(self._rested, lines))
+        except RuntimeError:  # no thread is to be had that waits: better early than never
+            self._rested(lines)
 
     def _rested(self, lines: Sequence[Hashable]) -> None:
         """Try again what heads these lines."""
@@ -265,6 +278,7 @@ class Outbox:
                 if line in self._lines:
                     self._lines[line].busy = False
             parcels = self._launch(lines)
+            self._changed.notify_all()  # what was cancelled meanwhile has made room
         self._lane.add(parcels)
 
     # Requires _changed to be held.
@@ -299,18 +313,24 @@ class Outbox:
     def _head_of(self, line: _Line) -> list[Entry]:
         """The first of *line* that go together; what is not wanted any more is dropped on the way."""
         run: list[Entry] = []
+        unwanted: list[Entry] = []
         size = 0
-        while len(run) < min(self._run, len(line.entries)):
-            entry = line.entries[len(run)]
-            if not entry.attempts and not entry.batch.begin(entry):
-                line.entries.remove(entry)
-                del self._open[entry]
-                continue
+        for entry in line.entries:
             size += entry.size
-            if run and size > self._load.size:
+            if len(run) == self._run or (run and size > self._load.size):
                 break
-            run.append(entry)
+            if entry.attempts or entry.batch.begin(entry):
+                run.append(entry)
+            else:
+                unwanted.append(entry)
+                size -= entry.size
+        for entry in unwanted:
+            self._take_out(entry)
         return run
+
+    def _take_out(self, entry: Entry) -> None:
+        del self._lines[entry.line].entries[entry]
+        del self._open[entry]
 
     def _sort(
         self, parcel: Parcel[Entry], outcomes: Sequence[Outcome[None]], now: float, jitter: float
@@ -332,8 +352,7 @@ class Outbox:
                 error = entry.unknown or error
                 failed.add(entry.batch)
             ended.append((entry, error))
-            line.entries.remove(entry)
-            del self._open[entry]
+            self._take_out(entry)
         ended += self._stop_behind(line, failed)
         return ended, kept if line.entries and kept and kept[1] in self._open else None
 
@@ -351,12 +370,12 @@ class Outbox:
 
     def _stop_behind(self, line: _Line, failed: Collection[Batch]) -> Ended:
         """Order comes first: what is behind one that failed for good, in its own batch, is not sent."""
-        if not self._ordered or not failed:
+        many = {batch for batch in failed if batch.count > 1}
+        if not self._ordered or not many:
             return []
-        behind = [entry for entry in line.entries if entry.batch in failed]
+        behind = [entry for entry in line.entries if entry.batch in many]
         for entry in behind:
-            line.entries.remove(entry)
-            del self._open[entry]
+            self._take_out(entry)
         return [(entry, entry.unknown or NotAttempted(_behind(entry))) for entry in behind]
 
     def _desert(self, entry: Entry) -> QueueError:
@@ -368,9 +387,29 @@ class Outbox:
                 entry.deserted = True  # its line goes on when it is answered
                 return OutcomeUnknown(f"message {entry.message.id!r} left and was not answered in time")
             line.busy, line.travels = False, None
-        line.entries.remove(entry)
-        del self._open[entry]
+        self._take_out(entry)
         return entry.unknown or entry.last or NotAttempted(_too_late(entry))
+
+
+def _tell(ended: Ended) -> Ended:
+    """Tell those who wait in `send`, whatever others do; returns those that call back."""
+    for entry, error in ended:
+        if not entry.batch.calls_back:
+            entry.batch.tell(entry, error)
+    return [(entry, error) for entry, error in ended if entry.batch.calls_back]
+
+
+def _call_back(ended: Ended) -> None:
+    """Tell all of them, though what is called back may exit."""
+    interrupt: KeyboardInterrupt | None = None
+    for entry, error in ended:
+        try:
+            entry.batch.tell(entry, error)
+        except BaseException as exc:  # the next one is to be told too
+            log.critical("a callback of message %r ended badly", entry.message.id, exc_info=True)
+            interrupt = exc if isinstance(exc, KeyboardInterrupt) else interrupt
+    if interrupt is not None:
+        raise interrupt
 
 
 def _behind(entry: Entry) -> str:

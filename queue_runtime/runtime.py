@@ -324,7 +324,7 @@ class Runtime:
             self._changed.notify_all()
         self.scheduler.close()
         self.pool.shutdown(cancel_futures=True, deadline=left())
-        self.carriers.shutdown(cancel_futures=True, deadline=left())
+        self.carriers.shutdown(deadline=left())  # who settles meanwhile may wait for one
         for dispatcher in dispatchers:
             dispatcher.give_back_untaken()
         self.provider.close()

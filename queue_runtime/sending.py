@@ -83,9 +83,10 @@ class Promise(Batch):
         return self.future.running() or self.future.set_running_or_notify_cancel()
 
     def tell(self, entry: Entry, error: QueueError | None) -> None:
-        if self.is_over():
-            return  # what was given up at the client's end has been answered since
-        super().tell(entry, error)
+        with self.changed:
+            if self.is_over():
+                return  # what was given up at the client's end has been answered since
+            super().tell(entry, error)
         if not self.begin(entry):
             return
         if error is not None:

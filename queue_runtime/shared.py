@@ -143,7 +143,7 @@ class SharedCalls(Generic[I, R]):
         """
         call: _Call[I, R] = _Call(items, self._most)
         deadline = self._clock.monotonic() + wait
-        self._lane.add(call.parcels, wanted=lambda: not call.is_over())
+        self._lane.add(call.parcels, wanted=lambda: not call.is_over() and self._clock.monotonic() < deadline)
         with call.changed:
             self._clock.wait_for(call.changed, call.is_over, deadline - self._clock.monotonic())
         self._take_back(call)

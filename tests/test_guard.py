@@ -85,6 +85,20 @@ def session_of(post: Post) -> ProviderSession:
     return post.provider.accept_sessions("events", 1, 0.0)[0]
 
 
+def test_an_error_goes_by_the_programs_name_of_the_queue_whatever_the_provider_has_called_it(
+    post: Post,
+) -> None:
+    def refuses(act: Act) -> None:
+        raise QueueNotFound("gone", queue=act.queue)
+
+    post.script.always("send", refuses)
+
+    with pytest.raises(QueueNotFound) as caught:
+        post.send()
+
+    assert caught.value.queue == "jobs"
+
+
 class TestTheBreaker:
     def test_refuses_at_once_what_keeps_failing(self, post: Post) -> None:
         post.script.always("send", fails(ConnectionFailed))

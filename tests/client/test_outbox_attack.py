@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 
-from queue_runtime import BatchPolicy, Message, QueueClient
-from queue_runtime.errors import AuthorizationFailed, ProviderError, QueueError, Throttled
+from queue_runtime import Message, QueueClient
+from queue_runtime.errors import BatchFailed, Closed, ProviderError, Throttled
 from queue_runtime.retry import RetryPolicy
 from queue_runtime.testing import FakeClock
 from tests.fakes import REAL, Act, Gate, Script, fails, scripted, stored
@@ -94,6 +93,23 @@ class TestWhatIsCalledBack:
                 clock.advance(3.0)
                 let_go.set()
 
+    def test_holds_up_no_send_whose_thread_carried_it(self, script: Script) -> None:
+        let_go = threading.Event()
+
+        def call_back(future: Future[str]) -> None:
+            assert let_go.wait(REAL)
+
+        with scripted(script, max_batch=2) as client, ThreadPoolExecutor(1) as aside, Gate() as gate:
+            script.then("send", gate)
+            client.submit("jobs", message("a1"))
+            gate.wait_until_reached()
+            client.submit("jobs", message("a2")).add_done_callback(call_back)
+            sending = aside.submit(client.send, "jobs", message("a3"), timeout=60.0)  # fills the request
+            try:
+                assert sending.result(SOON) == "a3"
+            finally:
+                let_go.set()
+
 
 class TestAnErrorThatCannotBeCopied:
     def test_is_told_as_it_is(self, client: QueueClient, script: Script) -> None:
@@ -145,24 +161,6 @@ class TestWithoutThreads:
             assert client.submit("groups", message("a1")).result(SOON) == "a1"
 
 
-class TestTheClientsEnd:
-    def test_does_not_wait_for_what_was_cancelled_behind_a_retry(self, script: Script) -> None:
-        clock = FakeClock()
-        with scripted(script, clock=clock, retry=SLOWLY) as client, ThreadPoolExecutor(2) as aside:
-            script.then("send", fails(Throttled))
-            sending = aside.submit(client.send, "groups", message("a1"), timeout=2.5)
-            clock.block_until(2)
-            second = client.submit("groups", message("a2"))
-            with patch("random.random", lambda: 0.99):
-                pass
-            assert second.cancel()
-            closing = aside.submit(client.close, timeout=20.0)
-            clock.block_until(3)
-            clock.advance(2.5)
-            sending.exception(REAL)
-            closing.result(SOON)
-
-
 class TestAnInterruptedSend:
     def test_sends_nothing_more(self, client: QueueClient, script: Script) -> None:
         def interrupted(act: Act) -> Any:
@@ -171,5 +169,46 @@ class TestAnInterruptedSend:
         script.then("send", interrupted)
         with pytest.raises(KeyboardInterrupt):
             client.send_batch("groups", [message(f"a{n}") for n in range(5)])
-        client.close()
+
+        assert len(client.runtime().outbox("groups")) == 0
         assert stored(client, "groups") == []
+
+
+class TestLargeBatches:
+    @pytest.mark.parametrize("queue", ["groups", "events"])
+    def test_of_one_session_are_given_up_at_once(self, script: Script, queue: str) -> None:
+        batch = [message(f"a{number}") for number in range(20_000)]
+        with scripted(script) as client, ThreadPoolExecutor(3) as aside, Gate() as gate:
+            client.runtime().provider.longest_request = 60.0  # carriers make them
+            script.always("send", gate)
+            sending = [aside.submit(client.send_batch, queue, batch, timeout=1.0) for _ in range(3)]
+            for each in sending:
+                with pytest.raises(BatchFailed):
+                    each.result(REAL)
+
+
+class TestSettlingAtTheClientsEnd:
+    def test_needs_no_carrier_that_comes_too_late(self, script: Script) -> None:
+        with (
+            patch("queue_runtime.runtime.CARRIERS", 1),
+            scripted(script) as client,
+            ThreadPoolExecutor(3) as aside,
+            Gate() as sends,
+            Gate() as settles,
+        ):
+            client.send_batch("jobs", [message("a1"), message("a2")])
+            first, second = client.receive("jobs", max_messages=2)
+            script.then("send", sends)
+            script.then("settle", settles)
+            client.submit("jobs", message("a3"))
+            sends.wait_until_reached()
+            completing = aside.submit(client.complete, first)
+            settles.wait_until_reached()
+            waiting = aside.submit(client.complete, second)
+            settles.open()
+            completing.result(REAL)
+
+            client.close(timeout=0.1)  # the one carrier is still at it
+            sends.open()
+
+            assert waiting.exception(SOON) is None or isinstance(waiting.exception(), Closed)

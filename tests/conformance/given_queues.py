@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Self
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
 from urllib.parse import quote
 
 import pytest
 
-from queue_runtime import Message, QueueClient, ReceivedMessage, connect
+from queue_runtime import Message, QueueClient, ReceivedMessage, connect, load_settings
+from queue_runtime.events import Listener
 from queue_runtime.testing.conformance import QueueSpec, RealTime
 from tests.conformance.emptying import Emptying
 
@@ -62,8 +64,8 @@ class GivenQueuesHarness:
         self._empty(name)
         return name
 
-    def connect(self) -> QueueClient:
-        return connect(self._target)
+    def connect(self, *, listeners: Sequence[Listener] = (), **settings: Any) -> QueueClient:
+        return connect(replace(load_settings(self._target), **settings), listeners=listeners)
 
     def __enter__(self) -> Self:
         with self.connect() as client:

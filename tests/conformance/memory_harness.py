@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import count
+from typing import Any
 
-from queue_runtime import QueueClient, connect
+from queue_runtime import QueueClient, connect, parse_url
+from queue_runtime.events import Listener
 from queue_runtime.testing import FakeClock
 from queue_runtime.testing.conformance import FakeTime, QueueSpec
 
@@ -34,16 +37,15 @@ class MemoryHarness:
         name = f"queue-{len(self._owners)}"
         kind = f":{self._sessions}" if spec.sessions else ""
         expired = "&dead_letter_expired=true" if spec.dead_letter_expired else ""
-        self._owners.append(self._connect(f"?queues={name}{kind}&lease={spec.lease}{expired}"))
+        declared = f"memory://{self._broker}?queues={name}{kind}&lease={spec.lease}{expired}"
+        self._owners.append(connect(declared, clock=self._clock))
         # Every queue has a dead-letter queue here, except the dead-letter queues.
         return name if spec.dead_letters else f"{name}/$DeadLetterQueue"
 
-    def connect(self) -> QueueClient:
-        return self._connect("?max_message_size=65536")
+    def connect(self, *, listeners: Sequence[Listener] = (), **settings: Any) -> QueueClient:
+        target = replace(parse_url(f"memory://{self._broker}?max_message_size=65536"), **settings)
+        return connect(target, listeners=listeners, clock=self._clock)
 
     def close(self) -> None:
         for owner in self._owners:
             owner.close()
-
-    def _connect(self, options: str) -> QueueClient:
-        return connect(f"memory://{self._broker}{options}", clock=self._clock)

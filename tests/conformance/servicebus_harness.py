@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import count
+from typing import Any
 from uuid import uuid4
 
-from queue_runtime import QueueClient, connect
+from queue_runtime import QueueClient, connect, load_settings
+from queue_runtime.events import Listener
 from queue_runtime.testing.conformance import QueueSpec, RealTime
 from queue_runtime.testing.servicebus.control_port import Controlled
 
@@ -47,5 +50,5 @@ class ServiceBusHarness:
         # Every queue has a dead-letter queue here, except the dead-letter queues.
         return name if spec.dead_letters else f"{name}/$DeadLetterQueue"
 
-    def connect(self) -> QueueClient:
-        return connect(self._target)
+    def connect(self, *, listeners: Sequence[Listener] = (), **settings: Any) -> QueueClient:
+        return connect(replace(load_settings(self._target), **settings), listeners=listeners)

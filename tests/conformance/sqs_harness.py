@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -13,6 +13,7 @@ import boto3.session
 
 from queue_runtime import QueueClient, connect, parse_url
 from queue_runtime.config import QueueOptions
+from queue_runtime.events import Listener
 from queue_runtime.testing.conformance import QueueSpec, RealTime
 from queue_runtime.testing.sqs import make_queue
 
@@ -70,8 +71,9 @@ class SqsHarness:
             self._expiring[made.name] = QueueOptions(expired="dead_letter")
         return made.name
 
-    def connect(self) -> QueueClient:
-        return connect(replace(parse_url(self._url), queues=dict(self._expiring)))
+    def connect(self, *, listeners: Sequence[Listener] = (), **settings: Any) -> QueueClient:
+        queues = {**self._expiring, **settings.pop("queues", {})}
+        return connect(replace(parse_url(self._url), queues=queues, **settings), listeners=listeners)
 
     def __enter__(self) -> Self:
         return self

@@ -17,7 +17,8 @@ A provider, in whatever distribution, runs them all from one test module::
         faults = {}                                  # row -> what the endpoint itself gets wrong
 
         def make_queue(self, spec: QueueSpec) -> str: ...     # an empty queue, by the name clients use
-        def connect(self) -> QueueClient: ...                 # queue_runtime.connect("mine://...")
+        def connect(self, *, listeners=(), **settings) -> QueueClient:
+            return queue_runtime.connect(replace(parse_url("mine://..."), **settings), listeners=listeners)
 
     @pytest.fixture(scope="module")
     def harness():
@@ -37,6 +38,12 @@ Needs pytest: ``pip install 'queue_runtime[testing]'``.
 # First, for it must come before the rows.
 from queue_runtime.testing.conformance import _pytest  # noqa: F401
 from queue_runtime.testing.conformance.by_id import TestAcceptById
+from queue_runtime.testing.conformance.configuring import (
+    TestConfiguredLease,
+    TestConfiguredStrategy,
+    TestQueueNames,
+    TestStats,
+)
 from queue_runtime.testing.conformance.content import TestContent, TestSessionIdOnAPlainQueue
 from queue_runtime.testing.conformance.dead_letters import (
     TestAFileOfDeadLetters,
@@ -54,6 +61,11 @@ from queue_runtime.testing.conformance.limits import TestAttributes, TestDelay, 
 from queue_runtime.testing.conformance.looking import TestDeduplication, TestPeek, TestPurge
 from queue_runtime.testing.conformance.receiving import TestCounts, TestDelays, TestNumbers, TestWaiting
 from queue_runtime.testing.conformance.scheduling import TestScheduling, TestSchedulingInASession
+from queue_runtime.testing.conformance.sending import (
+    TestOneSessionManySenders,
+    TestSendingTogether,
+    TestSubmit,
+)
 from queue_runtime.testing.conformance.session_ends import TestAbandon, TestClose, TestSessionLease
 from queue_runtime.testing.conformance.session_states import TestSessionState, TestWorkersAndSessionState
 from queue_runtime.testing.conformance.sessions import (
@@ -68,6 +80,7 @@ from queue_runtime.testing.conformance.settling import (
     TestTooLate,
     TestTwice,
 )
+from queue_runtime.testing.conformance.sharing import TestSessionsSettledTogether, TestSettlingTogether
 from queue_runtime.testing.conformance.threads import TestSettlingMeanwhile, TestSixteenThreads
 from queue_runtime.testing.conformance.time_to_live import TestExpiredDeadLetters, TestTimeToLive
 
@@ -83,6 +96,8 @@ __all__ = [
     "TestClose",
     "TestClosed",
     "TestClosingMeanwhile",
+    "TestConfiguredLease",
+    "TestConfiguredStrategy",
     "TestContent",
     "TestCounts",
     "TestDeadLetters",
@@ -95,24 +110,31 @@ __all__ = [
     "TestNoDeadLetterQueue",
     "TestNumbers",
     "TestOnePairOfHands",
+    "TestOneSessionManySenders",
     "TestPartialFailure",
     "TestPeek",
     "TestPurge",
+    "TestQueueNames",
     "TestQueueNotFound",
     "TestRemovingDeadLetters",
     "TestReplay",
     "TestReplayOfSessions",
     "TestScheduling",
     "TestSchedulingInASession",
+    "TestSendingTogether",
     "TestSessionIdOnAPlainQueue",
     "TestSessionLease",
     "TestSessionMessages",
     "TestSessionOrder",
     "TestSessionState",
+    "TestSessionsSettledTogether",
     "TestSettling",
     "TestSettlingMeanwhile",
+    "TestSettlingTogether",
     "TestSixteenThreads",
     "TestSize",
+    "TestStats",
+    "TestSubmit",
     "TestTheBrokersOwnLimit",
     "TestTimeToLive",
     "TestTooLate",

@@ -11,19 +11,25 @@ except ModuleNotFoundError as exc:
 
 MODULES = (
     "by_id",
+    "configuring",
     "content",
     "dead_letters",
     "errors",
     "kit",
     "leases",
     "limits",
+    "looking",
     "receiving",
     "scheduling",
+    "sending",
     "session_ends",
     "session_states",
     "sessions",
     "settling",
+    "sharing",
     "threads",
+    "time_to_live",
+    "together",
 )
 
 pytest.register_assert_rewrite(*(f"{__package__}.{module}" for module in MODULES))

@@ -89,9 +89,9 @@ class Kit:
             self._main = self.connect()
         return self._main
 
-    def connect(self) -> QueueClient:
-        """Another client."""
-        client = self.harness.connect()
+    def connect(self, **options: Any) -> QueueClient:
+        """Another client; *options* are the `listeners` and the fields of `ClientSettings` that it has."""
+        client = self.harness.connect(**options)
         self._clients.append(client)
         return client
 
@@ -126,6 +126,11 @@ class Kit:
 
     def capabilities(self, queue: str) -> Capabilities:
         return self.describe(queue).capabilities
+
+    def left(self, queue: str) -> int:
+        """Messages that wait in *queue* or are held, as far as its broker tells."""
+        found = self.describe(queue)
+        return (found.active or 0) + (found.leased or 0)
 
     def call(self, work: Callable[[], T], *, within: float = 30.0) -> T:
         """Make a call that may wait, while time passes; it must return within so many seconds."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from queue_runtime import MessageView
@@ -69,6 +71,14 @@ class TestPeek(Rows):
 
         assert message.id in [view.id for view in peek(desk)]
 
+    def test_what_is_not_due_yet_is_shown_too(self, kit: Kit, kind: Kind) -> None:
+        desk = shown(kit, kind)
+        if kit.capabilities(desk.queue).max_delay == 0:
+            pytest.skip("Capabilities.max_delay is 0")
+        sent = desk.send(desk.message(delay=60.0), desk.message())
+
+        assert sorted(view.id for view in peek(desk)) == sorted(sent)
+
     def test_an_empty_queue_shows_nothing(self, kit: Kit, kind: Kind) -> None:
         assert peek(shown(kit, kind)) == []
 
@@ -120,6 +130,20 @@ class TestPurge(Rows):
 
         assert desk.drain(1).ids == sent
 
+    def test_the_dead_letters_stay(self, kit: Kit, kind: Kind) -> None:
+        desk = kit.desk(kind)
+        if not kit.capabilities(desk.queue).purge:
+            pytest.skip("Capabilities.purge is False")
+        desk.fill(2)
+        message = desk.one()
+        desk.dead_letter(message)
+        desk.let_go()
+
+        purge(desk)
+
+        kit.eventually(lambda: kit.describe(desk.queue).active or 0, 0)
+        assert [dead.id for dead in kit.call(kit.client.dead_letters(desk.queue).list)] == [message.id]
+
     def test_where_it_cannot_be_done_it_is_said_and_nothing_is_removed(self, kit: Kit, kind: Kind) -> None:
         desk = kit.desk(kind)
         if kit.capabilities(desk.queue).purge:
@@ -145,6 +169,24 @@ class TestDeduplication(Rows):
 
         assert first != second
         assert desk.drain(1).ids == [first]
+
+    def test_of_many_sent_at_once_with_one_deduplication_id_one_comes(self, kit: Kit, kind: Kind) -> None:
+        desk = self.deduplicating(kit, kind)
+        messages = [desk.message(b"%d" % n, deduplication_id="the same") for n in range(8)]
+
+        jobs = [kit.start(partial(desk.client.send, desk.queue, message)) for message in messages]
+        kit.join(*jobs)
+
+        came = desk.drain(1).ids
+        assert len(came) == 1
+        assert came[0] in [message.id for message in messages]
+
+    def test_equal_messages_with_different_ids_all_come(self, kit: Kit, kind: Kind) -> None:
+        desk = kit.desk(kind)
+
+        sent = desk.send(*(desk.message(b"the same") for _ in range(3)))
+
+        assert sorted(desk.drain(3).ids) == sorted(sent)
 
     def test_the_message_id_is_one_where_no_other_is_given(self, kit: Kit, kind: Kind) -> None:
         desk = self.deduplicating(kit, kind)

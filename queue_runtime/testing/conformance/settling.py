@@ -95,6 +95,7 @@ class TestSettling(Rows):
         expected = messages if settle is SETTLE["abandon"] else []
         again = desk.drain(len(expected))
         assert sorted(again.ids) == sorted(message.id for message in expected)
+        kit.eventually(lambda: kit.left(desk.queue), 0)
 
     @each_settle
     def test_settling_nothing_is_harmless(self, kit: Kit, settle: Settle) -> None:
