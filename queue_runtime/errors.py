@@ -19,8 +19,8 @@ class QueueError(Exception):
     """The root of all errors raised here.
 
     `queue`, `operation` and `provider` say where it happened; they are None where that is not known.
-    `retry_after` is the seconds that the broker, or a gateway before it, asked to wait before the next try;
-    None where it said nothing.
+    `retry_after` is the seconds to wait before the next try, as the broker, a gateway before it, or an open
+    breaker says; None where nobody does.
     """
 
     retryable: ClassVar[bool] = False
@@ -162,7 +162,7 @@ class SessionNotAvailable(QueueError):
 
 
 class CircuitOpen(QueueError):
-    """The breaker refuses calls to this queue until `retry_at`. Nothing was sent."""
+    """The breaker refuses calls to this queue until `retry_at`, `retry_after` seconds from now."""
 
     def __init__(
         self,
@@ -172,8 +172,11 @@ class CircuitOpen(QueueError):
         queue: str | None = None,
         operation: str | None = None,
         provider: str | None = None,
+        retry_after: float | None = None,
     ) -> None:
-        super().__init__(message, queue=queue, operation=operation, provider=provider)
+        super().__init__(
+            message, queue=queue, operation=operation, provider=provider, retry_after=retry_after
+        )
         self.retry_at = retry_at
 
 

@@ -32,7 +32,9 @@ class ProviderCalled(Event):
     """Entries sent, settled or renewed; messages received; sessions accepted."""
     seconds: float
     error: str | None
-    """The class of the error that ended it, None if it was answered."""
+    """The class of the error that ended it, or with which all its entries failed; None if it was answered."""
+    refused: bool = False
+    """The broker will not do it, now or later: there is no such queue, or it does not let us."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,10 +179,12 @@ _LEVELS: dict[type[Event], int] = {
 def log_event(event: Event) -> None:
     """The listener that every client has: one log line on ``queue_runtime``, the fields as ``extra``.
 
-    Levels: DEBUG for what goes well, INFO and WARNING for what is being dealt with, ERROR for what
-    somebody should look at.
+    Levels: DEBUG for what goes well and for single requests, INFO and WARNING for what is being dealt with
+    and for what the broker refuses, ERROR for what somebody should look at.
     """
     level = _LEVELS.get(type(event), logging.INFO)
+    if isinstance(event, ProviderCalled) and event.refused:
+        level = logging.WARNING
     if log.isEnabledFor(level):
         facts = {item.name: getattr(event, item.name) for item in fields(event) if item.repr}
         log.log(

@@ -93,6 +93,7 @@ class Guard:
             f"{operation} on queue {self._label(queue)!r} keeps failing; the next try is let through at "
             f"{retry_at.isoformat(timespec='seconds')}",
             retry_at=retry_at,
+            retry_after=refused_until - now,
             queue=self._label(queue),
             operation=operation,
             provider=self._provider,
@@ -106,9 +107,11 @@ class Guard:
         for error in errors:
             if error is not None:
                 self.locate(error, operation, queue)
-        if not errors or any(error is None or not error.retryable for error in errors):
+        failed = [error for error in errors if error is not None]
+        if not errors or len(failed) < len(errors):
             return None
-        return errors[0]
+        # What is wrong with an entry says nothing about the broker.
+        return next((error for error in failed if not error.retryable), failed[0])
 
     def _ended(
         self,
@@ -131,6 +134,7 @@ class Guard:
                 messages=messages,
                 seconds=now - started,
                 error=type(error).__name__ if error is not None else None,
+                refused=isinstance(error, ProviderError) and not error.retryable,
             )
         )
         if changed == "open":
@@ -173,6 +177,10 @@ class GuardedProvider(ProviderClient):
 
     def describe(self, queue: str) -> QueueDescription:
         return self._guard.call("describe", queue, lambda: self._inner.describe(queue))
+
+    def knows(self, queue: str) -> bool:
+        """`capabilities` asks no broker."""
+        return queue in self._seen
 
     def capabilities(self, queue: str) -> Capabilities:
         if queue not in self._seen:

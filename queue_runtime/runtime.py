@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 
 from queue_runtime.clock import Clock
 from queue_runtime.config import ClientSettings, QueueSettings
-from queue_runtime.errors import Closed, Outcome, OutcomeUnknown, QueueError
+from queue_runtime.errors import Closed, OperationTimeout, Outcome, OutcomeUnknown, QueueError
 from queue_runtime.events import Events, RetryScheduled
 from queue_runtime.executor import SessionExecutor
 from queue_runtime.guard import Guard
@@ -63,7 +63,7 @@ class Runtime:
         )
         self.scheduler = Scheduler(clock)
         self.carriers = SessionExecutor(CARRIERS, name="queue_runtime-carry", clock=clock)
-        self.provider: ProviderClient = SharedProvider(
+        self.provider = SharedProvider(
             provider,
             guard,
             policy=lambda target: self.settings_of(target).batching,
@@ -100,9 +100,17 @@ class Runtime:
     def capabilities(
         self, target: str, *, since: float | None = None, timeout: float = float("inf")
     ) -> Capabilities:
-        return self.retrying(
-            "describe", target, lambda: self.provider.capabilities(target), since=since, timeout=timeout
-        )
+        """What the queue can do. With *timeout* the answer comes within so many seconds of *since*."""
+
+        def ask() -> Capabilities:
+            return self.retrying(
+                "describe", target, lambda: self.provider.capabilities(target), since=since, timeout=timeout
+            )
+
+        if timeout == float("inf") or self.provider.knows(target) or not self.provider.longest_request:
+            return ask()
+        began = self.clock.monotonic() if since is None else since
+        return self._in_time(began + timeout, ask, f"what queue {self.name_of(target)!r} can do")
 
     def describe(self, target: str) -> QueueDescription:
         return self.retrying("describe", target, lambda: self.provider.describe(target))
@@ -251,6 +259,25 @@ class Runtime:
             pending = [i for i, _ in failed]
             attempt += 1
         return [done[i] if done[i].ok else unknown.get(i, done[i]) for i in range(entries)]
+
+    def _in_time(self, deadline: float, ask: Callable[[], T], what: str) -> T:
+        """*ask* on another thread, which goes on when the time is up. Raises `OperationTimeout` then."""
+        try:
+            answer = self.carriers.submit(ask)
+        except RuntimeError:  # closed, or no thread is to be had
+            return ask()
+        changed = threading.Condition()
+
+        def tell(_: object) -> None:
+            with changed:
+                changed.notify_all()
+
+        answer.add_done_callback(tell)
+        with changed:
+            self.clock.wait_for(changed, answer.done, deadline - self.clock.monotonic())
+        if not answer.done():
+            raise OperationTimeout(f"{what} was not answered in time", provider=self.provider.name)
+        return answer.result()
 
     def _tell_retry(self, operation: str, target: str, attempt: int, delay: float, error: QueueError) -> None:
         self.events(

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from queue_runtime.events import Event, ProviderCalled
 
 TAKING = ("receive", "accept_session")
+"""Operations whose answer may be that there is nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +21,7 @@ class OperationStats:
     messages: int = 0
     """Entries sent, settled or renewed; messages received; sessions accepted."""
     empty: int = 0
-    """Answered calls that brought nothing."""
+    """Questions for messages or sessions that were answered with nothing."""
     failed: int = 0
     """Calls that ended with an error, and batches of which nothing went well."""
     seconds: float = 0.0
@@ -89,7 +90,7 @@ class StatsBook:
             self._operations[event.operation] = OperationStats(
                 calls=was.calls + 1,
                 messages=was.messages + event.messages,
-                empty=was.empty + (not failed and event.messages == 0),
+                empty=was.empty + (event.operation in TAKING and not failed and event.messages == 0),
                 failed=was.failed + failed,
                 seconds=was.seconds + event.seconds,
             )

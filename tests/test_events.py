@@ -40,7 +40,7 @@ def every_event() -> list[type[Event]]:
 def example(kind: type[Event]) -> Event:
     values: dict[str, Any] = {
         "int": 1,
-        "bool": True,
+        "bool": False,
         "float": 0.5,
         "str": "text",
         "datetime": datetime(2024, 1, 1, tzinfo=UTC),
@@ -124,6 +124,17 @@ class TestTheLog:
         log_event(example(kind))
 
         assert [record.levelname for record in caplog.records] == [level]
+
+    def test_warns_of_a_request_that_the_broker_refuses(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, logger="queue_runtime")
+
+        log_event(
+            ProviderCalled(
+                queue="jobs", operation="send", messages=1, seconds=0.1, error="QueueNotFound", refused=True
+            )
+        )
+
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
 
     def test_is_what_a_client_without_listeners_has(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, logger="queue_runtime")

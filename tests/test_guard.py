@@ -117,6 +117,7 @@ class TestTheBreaker:
             "memory",
         )
         assert "send on queue 'jobs' keeps failing" in str(caught.value)
+        assert caught.value.retry_after == 5.0
         assert not caught.value.retryable
 
     def test_is_one_for_each_queue(self, post: Post) -> None:
@@ -346,3 +347,13 @@ def test_the_breaker_knows_a_queue_that_was_never_seen(post: Post) -> None:
 
     with pytest.raises(CircuitOpen):
         post.provider.capabilities("mails")
+
+
+def test_a_batch_that_is_refused_as_a_whole_is_told_as_a_failure(post: Post) -> None:
+    post.script.always("send", fails_for({"a": QueueNotFound, "b": QueueNotFound}))
+
+    post.send("mails", "a", "b")
+
+    (told,) = post.told(ProviderCalled)
+    assert isinstance(told, ProviderCalled)
+    assert (told.error, told.refused) == ("QueueNotFound", True)

@@ -32,6 +32,13 @@ class TestTheBook:
             "receive": OperationStats(calls=1, empty=1, seconds=0.5),
         }
 
+    def test_finds_only_questions_empty(self) -> None:
+        book = StatsBook()
+
+        book(called("describe", 0))
+
+        assert book.stats({}).operations["describe"].empty == 0
+
     def test_does_not_take_a_failure_for_an_empty_answer(self) -> None:
         book = StatsBook()
 

@@ -7,14 +7,16 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import math
-from datetime import UTC, datetime
 
 from flask import Flask, request
 from flask.typing import ResponseReturnValue
 
 from queue_runtime import Message, QueueClient, connect
-from queue_runtime.errors import CircuitOpen, InvalidMessage, QueueError
+from queue_runtime.errors import InvalidMessage, QueueError
+
+log = logging.getLogger(__name__)
 
 QUEUE = "events"
 
@@ -46,12 +48,7 @@ def refused(error: QueueError) -> ResponseReturnValue:
 
 
 def unavailable(error: QueueError) -> ResponseReturnValue:
-    """Sending the same again may help: from `CircuitOpen.retry_at` on, if the breaker said so."""
-    return {"error": type(error).__name__}, 503, {"Retry-After": str(retry_after(error, datetime.now(UTC)))}
-
-
-def retry_after(error: QueueError, now: datetime) -> int:
-    """Whole seconds, as the header has it."""
-    if isinstance(error, CircuitOpen) and error.retry_at is not None:
-        return max(1, math.ceil((error.retry_at - now).total_seconds()))
-    return RETRY_AFTER
+    """Sending the same again may help, after as many seconds as the broker or the breaker says."""
+    log.error("not queued: %s: %s", type(error).__name__, error)
+    seconds = math.ceil(error.retry_after or RETRY_AFTER)
+    return {"error": type(error).__name__}, 503, {"Retry-After": str(seconds)}

@@ -36,6 +36,7 @@ class Work:
         self._report: StopReport | None = None
 
     def start(self) -> None:
+        log.info("worker on %r starts: concurrency %d", self._context.queue, self.in_hand.permits)
         self._forget_client = self._runtime.before_close(self.stop)
         self._fetcher.start()
 
@@ -91,6 +92,8 @@ class Work:
         clock = self._runtime.clock
         end = clock.monotonic() + deadline
         before = self.in_hand.tally()
+        handlers = len(self.in_hand.handler_threads())
+        log.info("worker on %r stops: %d handlers have %g s", self._context.queue, handlers, deadline)
         # 1, 2: fetch no more, release what was not started.
         runs = self.in_hand.stop()
         self._runtime.provider.wake(self._context.target)  # or our own poll might take what is released now
@@ -104,14 +107,16 @@ class Work:
         self._runtime.executor.give_up(self.in_hand.handler_threads())
         # A poll that can be woken has ended by now. One that cannot may outlive this, and its messages are
         # released when it ends; but not in a process that is gone by then.
-        if hurry is not None and self._fetcher.thread.is_alive():
+        soon = min(end, clock.monotonic() + LOOK)
+        ended = self._wait(lambda: not self.in_hand.has_fetcher(), soon, hurry)
+        if hurry is not None and not ended:
             log.warning(
                 "stopping: waiting up to %.0f s for the last poll of queue %r; a second signal ends the wait",
                 max(0.0, end - clock.monotonic()),
                 self._context.queue,
             )
-        poll_end = end if hurry is not None else min(end, clock.monotonic() + LOOK)
-        if self._wait(lambda: not self.in_hand.has_fetcher(), poll_end, hurry):
+            ended = self._wait(lambda: not self.in_hand.has_fetcher(), end, hurry)
+        if ended:
             self._fetcher.thread.join()
         self._forget_client()
         self._runtime.executor.claim(-self.in_hand.permits)

@@ -20,6 +20,7 @@ from queue_runtime.errors import (
     InvalidArgument,
     InvalidMessage,
     NotAttempted,
+    OperationTimeout,
     OutcomeUnknown,
     QueueError,
     Throttled,
@@ -204,6 +205,28 @@ class TestASend:
             assert isinstance(sending.exception(REAL), OutcomeUnknown)
             gate.open()
             assert first.result(REAL) == "b1"
+
+    def test_to_a_queue_that_nobody_has_asked_about_ends_at_its_deadline_too(self, script: Script) -> None:
+        clock = FakeClock()
+        with (
+            patch.object(InMemoryClient, "longest_request", 12.0),
+            scripted(script, clock=clock) as client,
+            ThreadPoolExecutor(1) as aside,
+            Gate() as gate,
+        ):
+            script.then("capabilities", gate)
+            sending = aside.submit(client.send, "groups", message("a1"), timeout=3.0)
+            gate.wait_until_reached()
+            clock.block_until(1)
+
+            clock.advance(3.0)
+
+            error = sending.exception(REAL)
+            assert isinstance(error, OperationTimeout)
+            assert "what queue 'groups' can do was not answered in time" in str(error)
+            gate.open()
+            assert client.send("groups", message("a2")) == "a2"
+            assert stored(client, "groups") == ["a2"]
 
     def test_makes_no_request_itself_that_could_outlast_its_deadline(self, script: Script) -> None:
         threads: list[str] = []
