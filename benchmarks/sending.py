@@ -1,6 +1,6 @@
 """What sending costs: requests per message and the time of one `send`, next to plain boto3.
 
-    python benchmarks/sending.py [--latency 0.02] [--seconds 4] [--threads 1,4,16,64]
+    python benchmarks/sending.py [--latency 0.02] [--seconds 4] [--threads 1,4,16,64] [--partial 1]
 
 Both send 1 KB messages to the same endpoint, which answers after *latency* seconds, from the same number of
 threads, one after the other in one run: machines differ and are noisy, so the ratio is what counts.
@@ -15,13 +15,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import boto3
 from botocore.config import Config
 from running import endpoint
 
-from queue_runtime import Message, QueueClient, connect
+from queue_runtime import BatchPolicy, Message, QueueClient, connect, parse_url
 from queue_runtime.testing.sqs import CREDENTIALS, REGION
 
 BODY = b"x" * 1024
@@ -108,12 +108,14 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.02)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--threads", default="1,4,16,64")
+    parser.add_argument("--partial", type=int, default=1, help="BatchPolicy.partial_in_flight")
     asked = parser.parse_args()
     os.environ.update(CREDENTIALS)
     print(COLUMNS.format("threads", "", "messages/s", "p50 ms", "p95 ms", "requests/msg", "per request"))
+    batching = BatchPolicy(partial_in_flight=asked.partial)
     with (
         endpoint(asked.latency) as url,
-        connect(f"sqs://{REGION}?endpoint_url={url}") as client,
+        connect(replace(parse_url(f"sqs://{REGION}?endpoint_url={url}"), batching=batching)) as client,
     ):
         client.send("jobs", Message(body=BODY))
         for threads in map(int, asked.threads.split(",")):
