@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
@@ -9,6 +10,7 @@ from os import PathLike
 from queue_runtime.client import QueueClient
 from queue_runtime.clock import Clock
 from queue_runtime.config import ClientSettings, load_settings
+from queue_runtime.config.explaining import explained
 from queue_runtime.config.loading import Target
 from queue_runtime.errors import ConfigurationError
 from queue_runtime.events import Listener
@@ -47,4 +49,7 @@ def connect(
         raise ConfigurationError("env_file has no meaning beside ClientSettings, which are taken as they are")
     if credential is not None:
         settings = replace(settings, provider=replace(settings.provider, credential=credential))
-    return QueueClient(settings, strategy=strategy, listeners=listeners, clock=clock, executor=executor)
+    try:
+        return QueueClient(settings, strategy=strategy, listeners=listeners, clock=clock, executor=executor)
+    except ConfigurationError as exc:
+        raise explained(exc, settings, os.environ) from exc.__cause__

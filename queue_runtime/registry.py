@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 
 from queue_runtime.clock import Clock
 from queue_runtime.config import ProviderSettings
@@ -28,10 +29,27 @@ def find(name: str) -> ProviderFactory:
             factory: ProviderFactory = entry.load()
         except ModuleNotFoundError as exc:
             owner = entry.dist.name if entry.dist is not None else "queue_runtime"
+            needed = " and ".join(map(repr, _missing(entry) or [str(exc.name)]))
             raise MissingExtra(
-                f"provider {name!r} needs the package {exc.name!r}; pip install '{owner}[{name}]'",
+                f"provider {name!r} needs the package {needed}; pip install '{owner}[{name}]'",
                 provider=name,
             ) from exc
         return factory
     installed = ", ".join(sorted({entry.name for entry in found})) or "none (is the package installed?)"
     raise ProviderNotFound(f"no provider {name!r}; installed: {installed}", provider=name)
+
+
+def _missing(entry: EntryPoint) -> list[str]:
+    """The distributions that the provider's extra brings and that are not installed; a module in them may be
+    called otherwise."""
+    required = (entry.dist.requires if entry.dist is not None else None) or []
+    of_extra = re.compile(rf"""([\w.-]+).*;.*\bextra\s*==\s*["']{re.escape(entry.name)}["']""")
+    return [found[1] for each in required if (found := of_extra.match(each)) and not _installed(found[1])]
+
+
+def _installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True

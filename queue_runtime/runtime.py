@@ -107,8 +107,8 @@ class Runtime:
                 "describe", target, lambda: self.provider.capabilities(target), since=since, timeout=timeout
             )
 
-        if timeout == float("inf") or self.provider.knows(target) or not self.provider.longest_request:
-            return ask()
+        if self.provider.knows(target) or self.provider.longest_request <= timeout:
+            return ask()  # no thread before it must be
         began = self.clock.monotonic() if since is None else since
         return self._in_time(began + timeout, ask, f"what queue {self.name_of(target)!r} can do")
 

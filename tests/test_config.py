@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.metadata import EntryPoint, EntryPoints
+from importlib.metadata import Distribution, EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -285,6 +285,27 @@ class TestTheRegistry:
         assert "'an_sdk_that_is_not_here'" in str(caught.value)
         assert "pip install 'queue_runtime[needy]'" in str(caught.value)
         assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+
+    def test_names_the_distributions_of_the_extra_that_are_missing(
+        self, installed: list[EntryPoint], tmp_path: Path
+    ) -> None:
+        place = tmp_path / "needy_queues-1.dist-info"
+        place.mkdir()
+        (place / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: needy-queues\nVersion: 1\n"
+            'Requires-Dist: pytest>=8; extra == "needy"\n'
+            "Requires-Dist: an-sdk-of-theirs[fast] (<8,>=7.15) ; extra == 'needy'\n"
+            'Requires-Dist: another; extra == "other"\nRequires-Dist: more\n'
+        )
+        (place / "entry_points.txt").write_text(f"[{registry.GROUP}]\nneedy = needy_provider:create\n")
+        installed += Distribution.at(place).entry_points
+
+        with pytest.raises(MissingExtra) as caught:
+            registry.find("needy")
+
+        assert str(caught.value) == (
+            "provider 'needy' needs the package 'an-sdk-of-theirs'; pip install 'needy-queues[needy]'"
+        )
 
     def test_does_not_hide_another_fault_of_a_provider(self, installed: list[EntryPoint]) -> None:
         installed.append(entry("broken", "broken_provider:create"))

@@ -110,6 +110,14 @@ class TestFirst:
 
         assert [strategy(ORDER), strategy(PICTURE), strategy(Message(body=b""))] == ["7", "r2", None]
 
+    def test_takes_a_plain_name_for_a_field_as_composites_and_periods_do(self) -> None:
+        fields = first("field:tenant", "field:room")
+
+        assert parse("first:tenant|room") == first("tenant", "room") == fields
+        assert parse("hourly:tenant") == by_time("hourly", "tenant") == by_time("hourly", "field:tenant")
+        assert parse("daily:first:tenant|room") == by_time("daily", fields)
+        assert parse("composite:a,weekly:b") == composite("a", by_time("weekly", "b"))
+
     def test_asks_no_further_than_it_must(self) -> None:
         def never(message: Message) -> str:
             raise AssertionError
@@ -248,8 +256,13 @@ class TestText:
             ("first:attribute:a|github.isue", "'github.isue'; did you mean 'github.issue'?"),
             ("composite:a,github.pull_requests", "did you mean 'github.pull_request'?"),
             ("tenant", "A field of messages is field:NAME"),
+            ("tenant", "there are 'none', 'github.pull_request', "),
+            (
+                "first:a|github.0123456789",
+                "no strategy is called 'github.0123456789'. The attribute is attribute:git",
+            ),
             ("attribute:", "'attribute' needs more, such as 'attribute:tenant'"),
-            ("attribute", "'attribute' needs more"),
+            ("attribute", "strategy 'attribute' needs more, such as"),
             ("attribute:a b", "'a b' is no name of an attribute"),
             ("payload:a..b", "'a..b' is no path"),
             ("composite:a,,b", "part 2 of 'composite' is empty"),
@@ -265,8 +278,10 @@ class TestText:
         with pytest.raises(ConfigurationError) as caught:
             parse(text)
 
-        assert str(caught.value).startswith(f"strategy {text!r}: ")
-        assert part in str(caught.value)
+        message = str(caught.value)
+        assert message.startswith((f"strategy {text!r}", f"no strategy is called {text!r}"))
+        assert part in message
+        assert message.count(repr(text)) == 1
 
     @given(st.text("abc:|,. payloadfirst", max_size=30))
     def test_raises_nothing_but_a_configuration_error(self, text: str) -> None:

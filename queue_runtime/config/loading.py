@@ -31,6 +31,8 @@ Target = str | os.PathLike[str] | Mapping[str, Any]
 
 ENV_FILE = ".env"
 
+ENV_FILE_PATH: Path = ("env_file",)
+
 
 def load_settings(
     target: Target | None = None,
@@ -54,7 +56,9 @@ def load_settings(
     layers = [code, environment, dotenv]
     if file is not None:
         layers.append(from_file(FilePath(file)))
-    merged = merge(layers)
+    merged = dict(merge(layers))
+    if chosen is not None:  # also where it is an argument, which is in no layer
+        merged[ENV_FILE_PATH] = Given(ENV_FILE_PATH, os.fspath(chosen), CODE)
     if PROVIDER not in merged:
         raise ConfigurationError(_nothing_named(file, env_file=chosen))
     return _settings(merged)

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from queue_runtime.config.schema import Path, dotted
-from queue_runtime.config.sources import Given, Layer
+from queue_runtime.config.schema import Path
+from queue_runtime.config.sources import Given, Layer, given_twice
 from queue_runtime.errors import ConfigurationError
 
 PROVIDER: Path = ("provider",)
@@ -60,9 +60,7 @@ def _with_names(layer: Layer, named: set[str]) -> Layer:
         if path[0] == "queues" and given.spelled:
             path = ("queues", _spelled(path[1], named, given.source), *path[2:])
         if path in found:
-            raise ConfigurationError(
-                f"{dotted(path)} is given twice: {found[path].source}, {given.source}; give it once"
-            )
+            raise given_twice(path, found[path], given)
         found[path] = replace(given, path=path)
     return found
 

@@ -105,8 +105,15 @@ class ClientSettings:
         object.__setattr__(self, "_queues", MappingProxyType(known))
 
     def of(self, queue: str) -> QueueSettings:
-        """What holds for *queue*, by the name that the program gives it."""
-        return self._queues.get(queue) or self._of(queue, queue)
+        """What holds for *queue*, by the name that the program gives it.
+
+        Raises `ConfigurationError` for a URL that holds credentials, without repeating it.
+        """
+        known = self._queues.get(queue)
+        if known is not None:
+            return known
+        _check_no_credentials(queue, "the queue's name")
+        return self._of(queue, queue)
 
     def describe(self) -> list[Shown]:
         """All settings that hold, each with where it was found; for logs and for ``print(*..., sep="\\n")``.
@@ -192,7 +199,16 @@ def _check_aliases(queues: Iterable[QueueSettings]) -> None:
                 )
 
 
+def _check_no_credentials(name: str, what: str) -> None:
+    if "@" in name and "//" in name:
+        raise ConfigurationError(
+            f"{what} holds credentials; leave them to the SDK's own chain (environment, profile, role), "
+            "where they stay out of logs"
+        )
+
+
 def _check_queue(name: str, what: str) -> None:
+    _check_no_credentials(name, what)
     try:
         check_queue(name)
     except InvalidName:

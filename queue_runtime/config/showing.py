@@ -117,8 +117,7 @@ def _rows(settings: Any) -> Iterator[_Row]:
                 yield row(path, item, default, _plain(item))
     for queue, options in sorted(settings.queues.items()):
         for path, item, default in _own(queue, options, settings):
-            shown = _without_user(item) if path[-1] == "target" and isinstance(item, str) else _plain(item)
-            yield row(path, item, default, shown)
+            yield row(path, item, default, _plain(item))
 
 
 def _default(each: Any) -> object:

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from importlib import import_module
+from io import StringIO
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -38,6 +39,9 @@ NOT_SETTINGS = ("QUEUE_RUNTIME_TEST_", "QUEUE_RUNTIME_PAYLOADS")
 CODE = "code"
 IN_CODE = (CODE, "the URL")
 """What needs no words: the caller is the source."""
+
+_URL_IN = "the URL, "
+"""Before the source of a URL."""
 
 SUFFIXES = (".toml", ".json")
 
@@ -82,17 +86,26 @@ def from_env_file(path: FilePath) -> Layer:
     """A ``.env`` file: of its variables those of ours. It changes nothing in the environment."""
     if not path.is_file():
         raise ConfigurationError(f"the file {str(path)!r} is not there; env_file names a .env file")
-    try:
-        dotenv = import_module("dotenv")
-    except ModuleNotFoundError as exc:
-        raise MissingExtra(
-            f"reading {str(path)!r} needs the package 'python-dotenv'; pip install 'queue_runtime[dotenv]'"
-        ) from exc
-    try:
-        values = dotenv.dotenv_values(path, encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"{path} cannot be read: {_reason(exc)}") from None
-    return from_environment({name: value or "" for name, value in values.items()}, f" in {path}")
+    return from_environment(_variables(path), f" in {path}")
+
+
+def set_in(path: FilePath) -> list[str]:
+    """The names that a ``.env`` file sets, ours and others."""
+    return [name for name, value in _variables(path).items() if value]
+
+
+def given_twice(path: Path, first: Given, second: Given) -> ConfigurationError:
+    """What to say of a setting that one source has twice."""
+    name, places = dotted(path), [_place(first), _place(second)]
+    if places[0] == places[1] and (first.from_url or second.from_url):
+        return ConfigurationError(
+            f"{name} is given twice in {places[0]}: by the URL, and by itself; give it once"
+        )
+    one, other = (
+        f"the URL of {place}" if given.from_url else place
+        for given, place in zip((first, second), places, strict=True)
+    )
+    return ConfigurationError(f"{name} is given twice: by {one}, and by {other}; give it once")
 
 
 def variable_of(path: Path) -> str:
@@ -109,10 +122,7 @@ def _layer(found: Iterator[Given]) -> Layer:
     for given in found:
         for each in (given, *_in_url(given)):
             if each.path in layer:
-                raise ConfigurationError(
-                    f"{dotted(each.path)} is given twice: {layer[each.path].source}, {each.source}; "
-                    "give it once"
-                )
+                raise given_twice(each.path, layer[each.path], each)
             layer[each.path] = each
     return layer
 
@@ -120,13 +130,20 @@ def _layer(found: Iterator[Given]) -> Layer:
 def _in_url(given: Given) -> Iterator[Given]:
     if given.path != ("url",):
         return
-    source = IN_CODE[1] if given.source == CODE else f"the URL, {given.source}"
+    source = IN_CODE[1] if given.source == CODE else f"{_URL_IN}{given.source}"
     parts = _located(lambda: read_url(str(given.value)), given.source)
     said: dict[Path, str] = {("provider",): parts.provider, ("location",): parts.location}
     said |= {("options", name): value for name, value in parts.options.items()}
     said |= {("queues", name, "target"): target for name, target in parts.queues.items()}
     for path, value in said.items():
         yield Given(path, value, source, from_url=True)
+
+
+def _place(given: Given) -> str:
+    """Where it stands; of what a URL says, where the URL stands."""
+    if not given.from_url:
+        return given.source
+    return CODE if given.source in IN_CODE else given.source.removeprefix(_URL_IN)
 
 
 def _located(read: Callable[[], UrlParts], source: str) -> UrlParts:
@@ -178,6 +195,8 @@ def _table(value: object, path: Path, source: str) -> Mapping[Any, object]:
 
 
 def _meant(name: str, group: Group, path: Path) -> str:
+    if group is IN_FILES and name in ANYWHERE.items:
+        return f" in a file; it is named in code, or by the environment variable {variable_of((name,))}"
     elsewhere = [dotted(other) for other, _ in leaves(ANYWHERE) if other[-1] == name]
     if not path and elsewhere:
         return f"; did you mean {elsewhere[0]!r}?"
@@ -188,12 +207,35 @@ def _read(read: Callable[[Any], object], leaf: Leaf, value: object, where: str) 
     try:
         return read(value)
     except ConfigurationError as exc:
-        raise ConfigurationError(f"{where}: {exc}") from exc.__cause__
+        text = str(exc)
+        if where.endswith("strategy") and text.startswith("strategy "):  # said once
+            raise ConfigurationError(f"{where} {text.removeprefix('strategy ')}") from exc.__cause__
+        raise ConfigurationError(f"{where}: {text}") from exc.__cause__
     except ValueError:
         raise ConfigurationError(f"{where} {leaf.kind.wrong(value)}") from None
 
 
 # Files.
+
+
+def _variables(path: FilePath) -> dict[str, str]:
+    """All that a ``.env`` file sets."""
+    try:
+        dotenv, parser = import_module("dotenv"), import_module("dotenv.parser")
+    except ModuleNotFoundError as exc:
+        raise MissingExtra(
+            f"reading {str(path)!r} needs the package 'python-dotenv'; pip install 'queue_runtime[dotenv]'"
+        ) from exc
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"{path} cannot be read: {_reason(exc)}") from None
+    # What cannot be read dotenv_values passes over, with a warning that does not name the file.
+    wrong = [each.original.line for each in parser.parse_stream(StringIO(text)) if each.error]
+    if wrong:
+        raise ConfigurationError(f"{path}, line {wrong[0]}, cannot be read: write it as NAME=VALUE")
+    values = dotenv.dotenv_values(stream=StringIO(text))
+    return {name: value or "" for name, value in values.items()}
 
 
 def _load(path: FilePath) -> Mapping[str, object]:

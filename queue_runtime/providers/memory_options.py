@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from queue_runtime.config import ProviderSettings
-from queue_runtime.errors import ConfigurationError
+from queue_runtime.errors import ConfigurationError, InvalidName
 from queue_runtime.message import check_queue
 from queue_runtime.providers.memory_broker import KINDS
 
@@ -18,11 +18,18 @@ def declared(text: str) -> dict[str, str]:
                 f"memory: queues: {entry!r} is neither NAME nor NAME:KIND with a kind of {', '.join(KINDS)}"
             )
         kind = kind or "plain"
-        if queues.setdefault(check_queue(name), kind) != kind:
+        if queues.setdefault(_checked(name), kind) != kind:
             raise ConfigurationError(
                 f"memory: queues: {name!r} is declared twice, as {queues[name]} and as {kind}"
             )
     return queues
+
+
+def _checked(name: str) -> str:
+    try:
+        return check_queue(name)
+    except InvalidName as exc:
+        raise ConfigurationError(f"memory: queues: {exc}") from None
 
 
 def number(settings: ProviderSettings, name: str) -> float | None:

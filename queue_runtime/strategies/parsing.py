@@ -38,7 +38,7 @@ def as_strategy(value: object) -> Strategy:
         try:
             return _read(value.strip())
         except ConfigurationError as exc:
-            raise ConfigurationError(f"strategy {value!r}: {exc}") from exc.__cause__
+            raise ConfigurationError(_named(repr(value.strip()), str(exc))) from exc.__cause__
     if isinstance(value, Strategy):
         return value
     if callable(value):
@@ -47,6 +47,13 @@ def as_strategy(value: object) -> Strategy:
         f"strategy must be a function from a Message to a session id or None, or the text of one, such as "
         f"'attribute:tenant'; it is {value!r}"
     )
+
+
+def _named(whole: str, text: str) -> str:
+    """*text*, with the *whole* strategy before it unless that is what it begins with."""
+    if text.startswith(f"{whole} "):
+        return f"strategy {text}"
+    return text if text.startswith(f"no strategy is called {whole}") else f"strategy {whole}: {text}"
 
 
 # In code. Each raises `ConfigurationError` as `parse` does.
@@ -71,20 +78,19 @@ def composite(*parts: Part) -> Strategy:
     """All *parts* together; None if one of them is None. A plain name is a `field`."""
     if not parts:
         raise ConfigurationError("strategy composite: it has no parts")
-    return Composite(
-        tuple(_part(part) if isinstance(part, str) else _whole(part, "composite") for part in parts)
-    )
+    return Composite(tuple(_whole(part, "composite") for part in parts))
 
 
 def first(*choices: Part) -> Strategy:
-    """The first of *choices* that names a session."""
+    """The first of *choices* that names a session. A plain name is a `field`."""
     if not choices:
         raise ConfigurationError("strategy first: it has no choices")
-    return First(tuple(as_strategy(choice) for choice in choices))
+    return First(tuple(_part(choice) for choice in choices))
 
 
 def by_time(period: str, base: Part | None = None) -> Strategy:
-    """The sessions of *base*, new ones in each *period*: ``hourly``, ``daily``, ``weekly``, ``monthly``."""
+    """The sessions of *base*, new ones in each *period*: ``hourly``, ``daily``, ``weekly``, ``monthly``.
+    A plain name is a `field`."""
     if period not in PERIODS:
         raise ConfigurationError(
             f"strategy: there is no period {period!r}, only {', '.join(PERIODS)}"
@@ -116,7 +122,8 @@ def _unknown(text: str) -> ConfigurationError:
     known = [*NAMED, *KINDS]
     kind = text.partition(":")[0]
     way_out = did_you_mean(kind, known) or (
-        f"; there are {', '.join(known)}, and package.module:function. A field of messages is field:NAME"
+        f"; there are {', '.join(map(repr, known))}, and package.module:function. "
+        "A field of messages is field:NAME"
     )
     return ConfigurationError(f"no strategy is called {kind!r}{way_out}")
 
@@ -141,17 +148,21 @@ def _field(name: str) -> Field:
 
 
 def _composite(text: str) -> Composite:
-    return Composite(tuple(_part(part) for part in _split(text, ",", "composite")))
+    return Composite(tuple(_whole(part, "composite") for part in _split(text, ",", "composite")))
 
 
-def _part(text: str) -> Strategy:
-    """A part of a composite: a strategy that needs no more than a name, or has a ``:``, else a field."""
-    part = text.strip()
-    if part.startswith("github.") and part not in NAMED:
+def _part(part: Part) -> Strategy:
+    """A part of another strategy. Text with a ``:``, and the name of a strategy, is one; any other names a
+    field."""
+    if not isinstance(part, str):
+        return as_strategy(part)
+    text = part.strip()
+    if text.startswith("github.") and text not in NAMED:
         raise ConfigurationError(
-            f"no strategy is called {part!r}{did_you_mean(part, NAMED)} The attribute is attribute:{part}"
+            f"no strategy is called {text!r}{did_you_mean(text, NAMED) or '.'} "
+            f"The attribute is attribute:{text}"
         )
-    return _whole(part, "composite") if ":" in part or part in NAMED or part in KINDS else _field(part)
+    return _read(text) if ":" in text or text in NAMED or text in KINDS else _field(text)
 
 
 def _first(text: str) -> First:
@@ -159,7 +170,7 @@ def _first(text: str) -> First:
     nested = next((choice for choice in choices if choice.partition(":")[0] == "first"), None)
     if nested is not None:
         raise ConfigurationError(f"{nested!r} stands inside another first; write all choices in one row")
-    return First(tuple(_read(choice) for choice in choices))
+    return First(tuple(map(_part, choices)))
 
 
 def _by_time(period: str) -> Callable[[str], Strategy]:
@@ -168,7 +179,7 @@ def _by_time(period: str) -> Callable[[str], Strategy]:
 
 def _whole(part: Part, owner: str) -> Strategy:
     """A part that must be able to name something."""
-    found = _read(part) if isinstance(part, str) else as_strategy(part)
+    found = _part(part)
     if isinstance(found, Nothing):
         raise ConfigurationError(f"'none' inside {owner!r} names nothing, so the whole never would")
     return found

@@ -1,15 +1,21 @@
-"""A local SQS endpoint for tests and demos, and queues to go with it."""
+"""A local SQS endpoint for tests and demos, and queues to go with it.
+
+``python -m queue_runtime.testing.sqs QUEUE[.fifo] ...`` serves one until it is interrupted.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -45,6 +51,18 @@ _ENVIRONMENT = {
     "PERSIST_STATE": "0",
 }
 
+# It has no option for it: it ends when its input does, and so with who has started it, however that ends.
+_SERVE = """
+import os, runpy, threading
+
+def end_with_the_input():
+    os.read(0, 1)  # nobody writes to it
+    os._exit(0)  # it keeps nothing
+
+threading.Thread(target=end_with_the_input, daemon=True).start()
+runpy.run_module("ministack", run_name="__main__", alter_sys=True)
+"""
+
 _RUNNING = re.compile(r"Running on (http://127\.0\.0\.1:\d+)")
 
 _STOP_TIMEOUT = 5.0
@@ -54,7 +72,8 @@ class LocalSqs:
     """A `ministack` process on a free port of 127.0.0.1, for as long as the ``with`` block lasts.
 
     Its queues are gone with it. It is in a process group of its own, so that a Ctrl-C meant for the program
-    leaves it there until the program has put its messages in order.
+    leaves it there until the program has put its messages in order. It ends with the program, however that
+    ends.
 
     Raises `MissingExtra` if ministack is not installed, `QueueError` if it is not up within
     *start_timeout* seconds.
@@ -75,6 +94,11 @@ class LocalSqs:
             raise QueueError("the local SQS endpoint is not running; use it inside its `with` block")
         return self._url
 
+    @property
+    def ended(self) -> bool:
+        """Whether its process has ended by itself."""
+        return self._process is not None and self._process.poll() is not None
+
     def target(self, **queues: str) -> str:
         """Return the URL for `connect`; *queues* maps the program's names to this endpoint's."""
         mapped = "".join(f"&queue.{name}={quote(target)}" for name, target in queues.items())
@@ -93,9 +117,9 @@ class LocalSqs:
             raise MissingExtra("the local SQS endpoint needs the package 'ministack'; pip install ministack")
         self._up_or_over.clear()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ministack"],
+            [sys.executable, "-c", _SERVE],
             env={**os.environ, **_ENVIRONMENT},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -144,8 +168,9 @@ class LocalSqs:
         if self._reader is not None:
             self._reader.join(_STOP_TIMEOUT)
         self._url = None
-        if process.stdout is not None:
-            process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,3 +225,64 @@ def make_queue(
 def _create(client: SQSClient, name: str, attributes: Mapping[str, str]) -> str:
     answer = client.create_queue(QueueName=name, Attributes=dict(attributes))  # type: ignore[arg-type]
     return answer["QueueUrl"]
+
+
+# The command.
+
+_LOOK = 1.0
+"""Seconds between two looks whether the endpoint is still there."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or Ctrl-C. When ready it says where, and as whom, in lines for a shell."""
+    names: list[str] = _parser().parse_args(arguments).queues
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    try:
+        with LocalSqs() as endpoint:
+            client = endpoint.client()
+            for name in names:
+                make_queue(client, name, fifo=name.endswith(".fifo"))
+            client.close()
+            # The program's name is that without the .fifo, unless there is such a queue too.
+            mapped = {name.removesuffix(".fifo"): name for name in names}
+            mapped |= {name: name for name in names if not name.endswith(".fifo")}
+            for variable, value in {"QUEUE_RUNTIME_URL": endpoint.target(**mapped), **CREDENTIALS}.items():
+                sys.stdout.write(f"export {variable}={shlex.quote(value)}\n")
+            sys.stdout.flush()
+            while not stopping.wait(_LOOK):
+                if endpoint.ended:
+                    sys.stderr.write("the endpoint has ended\n")
+                    return 1
+    except QueueError as exc:
+        sys.stderr.write(f"cannot serve: {exc}\n")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m queue_runtime.testing.sqs",
+        description="A local SQS for tests and local runs, by ministack; its queues are gone when it stops.",
+    )
+    parser.add_argument(
+        "queues",
+        nargs="+",
+        type=_queue_name,
+        metavar="QUEUE[.fifo]",
+        help="a queue to make, with QUEUE-dlq for its dead letters; FIFO if its name ends in .fifo",
+    )
+    return parser
+
+
+def _queue_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,71}(\.fifo)?", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no queue name: letters, digits, - and _, at most 71 of them, and .fifo"
+        )
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -23,7 +23,7 @@ MEANS: dict[str, str] = {
     "strategy": "names the session of messages that come without one, see below. Not set: they have none",
     "retry.max_attempts": "tries of one call, the first included",
     "retry.base": "seconds up to which the first retry waits, doubled with each try",
-    "retry.cap": "seconds that a retry waits at most",
+    "retry.cap": "seconds that a retry waits at most, the first too, however long `retry.base` is",
     "retry.time_limit": "seconds after the first try in which a retry may start; at most 240",
     "breaker.failure_rate": "the part of calls that must fail for the breaker to open, above 0, at most 1",
     "breaker.minimum_calls": "calls in the window before it may open",

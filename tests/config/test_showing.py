@@ -111,11 +111,6 @@ class TestSecrets:
         for show in SHOWS:
             assert SECRET not in show(settings)
 
-    def test_in_a_queues_url_are_masked(self) -> None:
-        settings = parse_url(f"sqs://x?queue.a=https://u:{SECRET}@host/1/a")
-
-        assert settings.as_dict()["queues"] == {"a": {"target": "https://***@host/1/a"}}
-
     def test_are_in_no_log(self, caplog: pytest.LogCaptureFixture) -> None:
         settings = parse_url(f"sqs://x?token={SECRET}")
 

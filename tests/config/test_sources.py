@@ -182,8 +182,8 @@ class TestAFile:
             ("max_workers = true", "max_workers must be a whole number, it is True"),
             ("lease = 'long'", "lease must be a number or 'none', it is 'long'"),
             ("expired = 'dropped'", "expired must be one of 'drop', 'dead_letter', it is 'dropped'"),
-            ("strategy = 'composit:a'", "strategy: strategy 'composit:a': no strategy is called 'composit'"),
-            ("strategy = 5", "strategy: strategy must be a function"),
+            ("strategy = 'composit:a'", ": strategy 'composit:a': no strategy is called 'composit'"),
+            ("strategy = 5", ": strategy must be a function"),
             ("retry = 3", "retry must be a table with names and values, it is of type int"),
             ("queues = ['a']", "queues must be a table with names and values, it is of type list"),
             ("[queues]\na = 5", "queues.a must be a table with names and values, it is of type int"),
@@ -194,8 +194,8 @@ class TestAFile:
             ),
             (f"url = ['{SECRET}']", "url must be text, it is of type list"),
             (f"url = 'sqs://a:{SECRET}@b'", "sqs: the URL holds credentials"),
-            ("url = 'sqs://a'\nprovider = 'sqs'", "provider is given twice: the URL"),
-            ("url = 'sqs://a?b=c'\n[options]\nb = 'd'", "options.b is given twice: the URL"),
+            ("url = 'sqs://a'\nprovider = 'sqs'", "provider is given twice in "),
+            ("url = 'sqs://a?b=c'\n[options]\nb = 'd'", "options.b is given twice in "),
             (f"a = '{SECRET}", "cannot be read: "),
         ],
     )
@@ -300,7 +300,7 @@ class TestTheEnvironment:
             ("OPTIONS", SECRET, "such as QUEUE_RUNTIME_OPTIONS__NAME"),
             ("SEND_TIMEOUT", "5s", "must be a number, it is '5s'"),
             ("MAX_WORKERS", "1.0", "must be a whole number, it is '1.0'"),
-            ("STRATEGY", "nonne", "strategy 'nonne': no strategy is called 'nonne'; did you mean 'none'?"),
+            ("STRATEGY", "nonne", ": no strategy is called 'nonne'; did you mean 'none'?"),
             ("URL", f"sqs://u:{SECRET}@x", "sqs: the URL holds credentials"),
             ("URL", SECRET, "the URL names no provider"),
         ],
@@ -355,7 +355,7 @@ class TestTheEnvironment:
         )
 
         assert message == (
-            "queues.events.target is given twice: the URL, QUEUE_RUNTIME_URL, "
+            "queues.events.target is given twice: by the URL of QUEUE_RUNTIME_URL, and by "
             "QUEUE_RUNTIME_QUEUES__EVENTS__TARGET; give it once"
         )
 

@@ -229,7 +229,7 @@ class TestWithoutAWay:
         endpoint = f"sb://127.0.0.1:{port}" if place == "refused" else "sb://no.such.host.invalid:5672"
         client = house.client(house.bus.connection_string.replace(house.bus.endpoint, endpoint))
 
-        with pytest.raises(ConnectionFailed, match="port 5671"):
+        with pytest.raises(ConnectionFailed, match="port 5671, or that of the emulator"):
             client.receive("jobs", 1, 0.0)
         assert isinstance(send(client), ConnectionFailed)
 
@@ -287,6 +287,17 @@ class TestTheTable:
         assert is_definite(on_the_link)
         assert is_definite(sdk.SessionLockLostError())
         assert not any(map(is_definite, (by_management, by_the_sdks_clock, link_gone, None)))
+
+    @pytest.mark.parametrize("said", [b"no queue 'jobs'", b'no queue "jobs"', "no queue 'jobs'"])
+    def test_tells_what_the_service_said_as_text(self, said: Any) -> None:
+        refused = TokenAuthFailure(404, said)  # type: ignore[no-untyped-call]
+
+        found = translate(sdk.ServiceBusAuthenticationError(error=refused), changes=False)
+
+        text = said if isinstance(said, str) else said.decode()
+        assert str(found).startswith(f"the service refused the token with status 404: {text} (")
+        wrapped = translate(sdk.ServiceBusError(f"it was {text.encode()!r}."), changes=False)
+        assert str(wrapped) == f"it was {text}."
 
     @pytest.mark.parametrize(
         "text",

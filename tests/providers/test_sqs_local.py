@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
+import signal
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from queue_runtime import Message, connect
 from queue_runtime.config import parse_url
 from queue_runtime.errors import MissingExtra, QueueError
 from queue_runtime.testing import sqs
@@ -46,6 +52,70 @@ def test_a_block_that_raises_ends_it_too(processes: list[subprocess.Popen[str]])
         raise KeyboardInterrupt
 
     assert processes[0].returncode is not None
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_its_process_ends_with_the_one_that_started_it_however_that_ends(number: int) -> None:
+    program = (
+        "import time\n"
+        "from queue_runtime.testing.sqs import LocalSqs\n"
+        "with LocalSqs() as local:\n"
+        "    print(local.url, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        address = urlsplit(parent.stdout.readline().strip())
+        with socket.create_connection((address.hostname or "", address.port or 0), timeout=5.0) as connection:
+            connection.settimeout(5.0)
+
+            parent.send_signal(number)
+
+            with suppress(ConnectionResetError):  # it had not yet taken the connection
+                assert connection.recv(1) == b"", "the endpoint hangs up, because it ends"
+
+
+class TestTheCommand:
+    def test_makes_the_queues_says_where_and_serves_until_it_is_told_to_stop(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        command = [sys.executable, "-m", "queue_runtime.testing.sqs", "events.fifo", "jobs"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                lines = [process.stdout.readline() for _ in range(4)]
+                said = dict(shlex.split(line)[1].split("=", 1) for line in lines)
+                for name, value in said.items():
+                    monkeypatch.setenv(name, value)
+
+                with connect() as client:
+                    client.send("events", Message.of("hello", session_id="a"))
+                    session = client.accept_session("events", wait=1.0)
+                    found = [client.describe(name).dead_letter_queue for name in ("events", "jobs")]
+            finally:
+                process.terminate()
+                code = process.wait(10.0)
+
+        assert [line.split()[0] for line in lines] == ["export"] * 4
+        assert set(said) == {"QUEUE_RUNTIME_URL", *sqs.CREDENTIALS}
+        assert session is not None
+        assert found == ["events-dlq.fifo", "jobs-dlq"]
+        assert code == 0
+
+    def test_refuses_what_is_no_name_of_a_queue(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            sqs.main(["a b"])
+
+        assert "'a b' is no queue name: letters, digits" in capsys.readouterr().err
+
+    def test_ends_with_the_endpoint(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def ended(local: LocalSqs) -> bool:
+            return True
+
+        monkeypatch.setattr(LocalSqs, "ended", property(ended))
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+        assert sqs.main(["jobs"]) == 1
 
 
 def test_a_start_that_takes_too_long_is_ended_and_says_what_it_said(

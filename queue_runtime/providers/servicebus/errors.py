@@ -55,7 +55,10 @@ _RIGHTS = (
     "Azure Service Bus Data Sender"
 )
 _MISSING = "check the name and the namespace, and that these credentials may see it"
-_NOT_REACHED = "check the namespace, and that AMQP (port 5671) is let through, or use transport=websocket"
+_NOT_REACHED = (
+    "check the namespace, and that AMQP is let through (port 5671, or that of the emulator or the endpoint), "
+    "or use transport=websocket"
+)
 _FULL = "receive from it, or give the queue more room or the namespace more connections"
 _DISABLED = "enable it again (its status is Disabled, SendDisabled or ReceiveDisabled)"
 _SMALLER = "send less in one message, or keep the body elsewhere and send where it is"
@@ -111,7 +114,8 @@ _STUMBLES = (
 
 _NOT_BEGUN = "Failed to initiate the connection"
 
-_BYTES = re.compile(r"\bb'([^']*)'")
+_BYTES = re.compile(r"""\bb(?P<quote>['"])(?P<text>.*?)(?P=quote)""")
+"""How the SDK puts what it was sent into its own texts."""
 
 _SECRET = re.compile(r"(?i)\b(sig|SharedAccessKey|SharedAccessSignature|password|token)=[^\s&;,'\"]+")
 
@@ -176,9 +180,10 @@ def _kind(exc: Exception) -> _Kind:
 def _said(exc: Exception) -> str:
     refused = _refused_token(exc)
     if refused is None:
-        return _BYTES.sub(r"\1", str(exc)) or type(exc).__name__
+        return _BYTES.sub(r"\g<text>", str(exc)) or type(exc).__name__
     # The SDK tells no more of it than that there was an error.
-    text = _BYTES.sub(r"\1", f"{refused.status_description}")
+    text = refused.status_description
+    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else _BYTES.sub(r"\g<text>", f"{text}")
     return f"the service refused the token with status {refused.status_code}: {text}"
 
 
