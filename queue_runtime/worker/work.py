@@ -92,10 +92,10 @@ class Work:
         clock = self._runtime.clock
         end = clock.monotonic() + deadline
         before = self.in_hand.tally()
-        handlers = len(self.in_hand.handler_threads())
-        log.info("worker on %r stops: %d handlers have %g s", self._context.queue, handlers, deadline)
         # 1, 2: fetch no more, release what was not started.
         runs = self.in_hand.stop()
+        handlers = len(self.in_hand.handler_threads())
+        log.info("worker on %r stops: %d handlers have %g s", self._context.queue, handlers, deadline)
         self._runtime.provider.wake(self._context.target)  # or our own poll might take what is released now
         for run in runs:
             run.stop()
