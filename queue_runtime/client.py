@@ -21,7 +21,6 @@ from queue_runtime.errors import (
     Closed,
     InvalidArgument,
     QueueError,
-    UnsupportedOperation,
 )
 from queue_runtime.events import Events, Listener
 from queue_runtime.executor import SessionExecutor
@@ -36,7 +35,7 @@ from queue_runtime.provider import (
 from queue_runtime.registry import find
 from queue_runtime.runtime import Runtime
 from queue_runtime.scheduled import ScheduledMessage
-from queue_runtime.sending import send, submit
+from queue_runtime.sending import check_timeout, send, submit
 from queue_runtime.session_client import SessionClient, check_question
 from queue_runtime.stats import ClientStats, StatsBook
 from queue_runtime.strategies import SessionStrategy, as_strategy, no_session
@@ -131,9 +130,9 @@ class QueueClient:
         `NotAttempted`.
 
         The future fails with what `send` would raise; each message is tried again by the retry policy. It can
-        be cancelled until its message leaves. What is called back runs on a thread that sends for others:
-        keep it short. `close` waits until all is sent; a forked child inherits none of it, and its copies of
-        the futures are never done.
+        be cancelled while earlier ones of its session are under way. What is called back runs on a thread
+        that sends for others: keep it short. `close` waits until all is sent; a forked child inherits none of
+        it, and its copies of the futures are never done.
         """
         return submit(
             self.runtime_for(queue),
@@ -180,7 +179,7 @@ class QueueClient:
         check_question(max_messages, wait)
         runtime = self.runtime_for(queue)
         target = runtime.target(queue)
-        _check_lease(runtime, queue, lease, "receive")
+        receiving.check_lease(runtime, queue, lease, "receive")
         return self._within(
             wait,
             lambda left: runtime.retrying(
@@ -224,7 +223,7 @@ class QueueClient:
         """
 
         def act(runtime: Runtime, mine: Sequence[ReceivedMessage]) -> Sequence[QueueError | None]:
-            _check_lease(runtime, mine[0].queue, lease, "renew")
+            receiving.check_lease(runtime, mine[0].queue, lease, "renew")
             return settling.renew(runtime, runtime, mine, lease)
 
         self._each_queue("renew", messages, act)
@@ -412,31 +411,6 @@ class QueueClient:
             mine = [chosen[i] for i in indexes]
             errors.update(zip(indexes, act(self.runtime_for(queue), mine), strict=True))
         settling.raise_failed(operation, chosen, [errors[i] for i in range(len(chosen))])
-
-
-def check_timeout(timeout: float) -> float:
-    """Return *timeout* if it can be one of a send; raises `InvalidArgument`."""
-    if not timeout > 0:
-        raise InvalidArgument(f"timeout must be seconds above 0, it is {timeout!r}")
-    return timeout
-
-
-def _check_lease(runtime: Runtime, queue: str, lease: float | None, operation: str) -> None:
-    if lease is None:
-        return
-    capabilities = runtime.capabilities(runtime.target(queue))
-    if not capabilities.chosen_lease:
-        raise UnsupportedOperation(
-            f"a lease on queue {queue!r} lasts for the queue's own lock duration, not for {lease!r} s; leave "
-            "lease= out, and change it on the queue; keep_alive holds a message for longer",
-            queue=queue,
-            operation=operation,
-        )
-    if not 0 < lease <= capabilities.max_lease:
-        raise InvalidArgument(
-            f"lease must be seconds above 0 and at most {capabilities.max_lease:g}, it is {lease!r}",
-            queue=queue,
-        )
 
 
 _noticing = threading.Lock()

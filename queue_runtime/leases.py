@@ -93,6 +93,8 @@ class LeaseRenewer:
         # guarded by _changed
         self._held: dict[Lease, Held] = {}
         self._lanes: dict[Hashable, set[Held]] = {}
+        self._aside: dict[Lease, Held] = {}
+        """Those that are not renewed while it is open whether they are given back."""
         self._under_way: set[Lease] = set()
         """Those that the broker is being asked for at this moment, forgotten ones included."""
 
@@ -111,16 +113,34 @@ class LeaseRenewer:
             self._arm(held, held.due)
         return True
 
-    def forget(self, lease: Lease, *, join: bool = False) -> Held | None:
-        """Renew *lease* no more; returns what was watched, if anything was. *join* waits for a renewal of it
-        that is under way, at most for its length: a visibility set after this must not be overwritten."""
+    def forget(self, lease: Lease, *, join: bool = False) -> None:
+        """Renew *lease* no more. *join* waits for a renewal of it that is under way, at most for its length:
+        a visibility set after this must not be overwritten."""
         with self._changed:
+            self._aside.pop(lease, None)
             held = self._held.get(lease)
             if held is not None:
                 self._drop(held)
             if join:
-                self._clock.wait_for(self._changed, lambda: lease not in self._under_way, lease.length)
-        return held
+                self._join(lease)
+
+    def set_aside(self, lease: Lease) -> bool:
+        """Do not renew *lease* until it is taken up again, or for good if it is forgotten meanwhile; waits as
+        `forget` does. False if it was not watched."""
+        with self._changed:
+            held = self._held.get(lease)
+            if held is not None:
+                self._drop(held)
+                self._aside[lease] = held
+            self._join(lease)
+        return held is not None
+
+    def take_up(self, lease: Lease) -> None:
+        """Keep *lease* alive again, unless it was forgotten while it was set aside."""
+        with self._changed:
+            held = self._aside.pop(lease, None)
+        if held is not None:
+            self.watch(held)
 
     def renewed(self, lease: Lease) -> None:
         """Note that *lease* was renewed by hand: it is due by its new end."""
@@ -209,6 +229,9 @@ class LeaseRenewer:
         )
 
     # Requires _changed to be held.
+
+    def _join(self, lease: Lease) -> None:
+        self._clock.wait_for(self._changed, lambda: lease not in self._under_way, lease.length)
 
     def _is_watched(self, held: Held) -> bool:
         return self._held.get(held.lease) is held

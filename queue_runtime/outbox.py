@@ -137,6 +137,8 @@ class Outbox:
         self._closed = False
         self._open: dict[Entry, None] = {}
         """All that is not answered, in the order in which it came."""
+        self._submitted = 0
+        """Those of them that nobody waits for."""
         self._lines: dict[Hashable, _Line] = {}
         """Those that have something to send. One that rests, and was given up, goes on when it has rested."""
 
@@ -175,8 +177,8 @@ class Outbox:
         """Take *messages*, of each of which *batch* is told. With *wanted* this thread makes requests itself,
         for as long as that is true.
 
-        With *room_until*, a moment on the monotonic scale, it waits while as many as `max_pending` are on
-        their way, and then raises `NotAttempted`. Raises `Closed` after `close`.
+        With *room_until*, a moment on the monotonic scale, it waits for that while `max_pending` messages
+        that nobody waits for are on their way, and then raises `NotAttempted`. Raises `Closed` after `close`.
         """
         entries = [
             Entry(message, size, batch, index, self._line_of(message))
@@ -188,6 +190,7 @@ class Outbox:
             if self._closed:
                 raise Closed("the client is closed")
             self._open.update(dict.fromkeys(entries))
+            self._submitted += len(entries) if batch.calls_back else 0
             for entry in entries:
                 self._lines.setdefault(entry.line, _Line()).entries[entry] = None
             parcels = self._launch(entry.line for entry in entries)
@@ -287,12 +290,12 @@ class Outbox:
         left = max(0.0, until - self._clock.monotonic())
         if not self._clock.wait_for(self._changed, self._has_room, left):
             raise NotAttempted(
-                f"the message was not sent: {len(self._open)} are on their way (batching.max_pending), and "
+                f"the message was not sent: {self._submitted} are on their way (batching.max_pending), and "
                 "there was no room in time; the broker is slower than what is given to it"
             )
 
     def _has_room(self) -> bool:
-        return self._closed or len(self._open) < self._most
+        return self._closed or self._submitted < self._most
 
     def _launch(self, lines: Iterable[Hashable]) -> list[Parcel[Entry]]:
         """What heads those of *lines* that are not busy, a parcel each, to be given to the lane."""
@@ -331,6 +334,7 @@ class Outbox:
     def _take_out(self, entry: Entry) -> None:
         del self._lines[entry.line].entries[entry]
         del self._open[entry]
+        self._submitted -= entry.batch.calls_back
 
     def _sort(
         self, parcel: Parcel[Entry], outcomes: Sequence[Outcome[None]], now: float, jitter: float

@@ -168,3 +168,22 @@ def _no_sessions(queue: str) -> UnsupportedOperation:
         queue=queue,
         operation="accept_session",
     )
+
+
+def check_lease(runtime: Runtime, queue: str, lease: float | None, operation: str) -> None:
+    """Raise unless messages of *queue* can be held for so long."""
+    if lease is None:
+        return
+    capabilities = runtime.capabilities(runtime.target(queue))
+    if not capabilities.chosen_lease:
+        raise UnsupportedOperation(
+            f"a lease on queue {queue!r} lasts for the queue's own lock duration, not for {lease!r} s; leave "
+            "lease= out, and change it on the queue; keep_alive holds a message for longer",
+            queue=queue,
+            operation=operation,
+        )
+    if not 0 < lease <= capabilities.max_lease:
+        raise InvalidArgument(
+            f"lease must be seconds above 0 and at most {capabilities.max_lease:g}, it is {lease!r}",
+            queue=queue,
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -21,6 +21,13 @@ from queue_runtime.runtime import Runtime
 from queue_runtime.strategies import SessionStrategy
 
 FOR_EVER = float("inf")
+
+
+def check_timeout(timeout: float) -> float:
+    """Return *timeout* if it can be one of a send; raises `InvalidArgument`."""
+    if not timeout > 0:
+        raise InvalidArgument(f"timeout must be seconds above 0, it is {timeout!r}")
+    return timeout
 
 
 def send(
@@ -52,7 +59,11 @@ def send_back(
     began = now if since is None else since
     outbox = runtime.outbox(queue, since=began)
     batch = Batch(len(messages), deadline=began + timeout, spent=now - began)
-    return outbox.send(messages, _sizes(runtime, queue, messages), batch)
+    outcomes = outbox.send(messages, _sizes(runtime, queue, messages), batch)
+    for outcome in outcomes:
+        if outcome.error is not None:
+            outcome.error.locate(queue=queue, operation="send", provider=runtime.provider.name)
+    return outcomes
 
 
 def submit(
@@ -62,7 +73,9 @@ def submit(
     seconds have passed."""
     began = runtime.clock.monotonic()
     ready = checked(runtime, queue, [message], strategy, operation="submit", since=began, timeout=timeout)
-    promise = Promise()
+    promise = Promise(
+        lambda error: error.locate(queue=queue, operation="send", provider=runtime.provider.name)
+    )
     runtime.outbox(queue, since=began).post(
         ready, _sizes(runtime, queue, ready), promise, room_until=began + timeout
     )
@@ -74,8 +87,9 @@ class Promise(Batch):
 
     calls_back = True
 
-    def __init__(self) -> None:
+    def __init__(self, locate: Callable[[QueueError], None]) -> None:
         super().__init__(1, deadline=FOR_EVER)
+        self._locate = locate
         self.future: Future[str] = Future()
 
     def begin(self, entry: Entry) -> bool:
@@ -90,6 +104,7 @@ class Promise(Batch):
         if not self.begin(entry):
             return
         if error is not None:
+            self._locate(error)
             self.future.set_exception(error)
         else:
             self.future.set_result(entry.message.id)

@@ -86,11 +86,10 @@ def settle_once(
     A renewal that could undo an abandon is waited for first, and there are no more of them, until it turns
     out that the broker has not agreed.
     """
-    dropped = [
-        (message, watched)
+    aside = [
+        message
         for message, settlement in zip(messages, settlements, strict=True)
-        if isinstance(settlement, Abandon)
-        and (watched := leases.forget(message.lease, join=True)) is not None
+        if isinstance(settlement, Abandon) and leases.set_aside(message.lease)
     ]
     held = [message.lease for message in messages]
     leases.settling(held, True)
@@ -102,9 +101,11 @@ def settle_once(
         leases.settled(message.lease for message in messages if message.settled_as is not None)
     finally:
         leases.settling(held, False)
-        for message, watched in dropped:
+        for message in aside:
             if message.settled_as is None:
-                leases.watch(watched)
+                leases.take_up(message.lease)
+            else:
+                leases.forget(message.lease)
     return outcomes
 
 

@@ -73,8 +73,9 @@ def page_module() -> Iterator[ModuleType]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_the_blocks_of_a_page_run(
-    page: Path, page_module: ModuleType, monkeypatch: pytest.MonkeyPatch
+    page: Path, page_module: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # for the files that a page writes
     name = page.relative_to(ROOT).as_posix()
     broker = re.sub(r"\W", "-", name)
     monkeypatch.setenv("QUEUE_RUNTIME_URL", f"memory://{broker}?queues=events:sessions,jobs")

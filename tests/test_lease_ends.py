@@ -226,8 +226,19 @@ class TestSettling:
         assert len(house.renewer) == 1
 
 
-class TestWatchingAgain:
-    """What a failed abandon does with the lease that it had forgotten."""
+class TestTakingUp:
+    """What a failed abandon does with the lease that it had set aside."""
+
+    def test_is_not_done_for_what_was_forgotten_meanwhile(self, house: House) -> None:
+        broker = house.broker()
+        lease = house.hold(broker)
+        assert house.renewer.set_aside(lease)
+
+        house.renewer.forget(lease)
+        house.renewer.take_up(lease)
+
+        assert len(house.renewer) == 0
+        assert not house.renewer.set_aside(lease)
 
     def test_renews_also_what_was_forgotten_while_it_stood_in_its_lane(self, house: House) -> None:
         broker = house.broker()
@@ -238,11 +249,10 @@ class TestWatchingAgain:
             house.let_pass(10.0, without=broker)
             hang.wait_until_reached()
             house.let_pass(5.0, without=broker)  # a hangs, b stands behind it
-            held = house.renewer.forget(lease)
-            assert held is not None
+            assert house.renewer.set_aside(lease)
         house.let_pass(0.0)
 
-        house.renewer.watch(held)
+        house.renewer.take_up(lease)
         house.let_pass(60.0)
 
         assert not lease.lost
@@ -253,9 +263,8 @@ class TestWatchingAgain:
         lease = house.hold(broker)
         house.let_pass(20.0)
 
-        held = house.renewer.forget(lease)
-        assert held is not None
-        house.renewer.watch(held)
+        assert house.renewer.set_aside(lease)
+        house.renewer.take_up(lease)
         house.let_pass(40.0)
 
         assert broker.times() == [15.0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from queue_runtime.errors import AuthorizationFailed, InvalidReceipt, LeaseLost
 from queue_runtime.events import Event
 from queue_runtime.testing import FakeClock
 from tests.client.hands import Keeping, losses, one, taken
-from tests.fakes import REAL, Gate, Script, fails
+from tests.fakes import REAL, Act, Gate, Script, fails
 
 
 class TestKeepingAlive:
@@ -159,3 +160,23 @@ class TestKeepingAlive:
 
             assert losses(events) == []
             assert message.settled_as == "completed"
+
+    def test_a_failed_abandon_keeps_nothing_alive_whose_block_has_ended(
+        self, client: QueueClient, script: Script
+    ) -> None:
+        message = one(client)
+        with Gate() as gate, ThreadPoolExecutor(1) as aside:
+
+            def refuse(act: Act) -> None:
+                gate(replace(act, run=lambda: None))
+                raise AuthorizationFailed("scripted")
+
+            script.then("settle", refuse)
+            with client.keep_alive(message):
+                abandoning = aside.submit(client.abandon, message)
+                gate.wait_until_reached()
+            gate.open()
+
+            assert isinstance(abandoning.exception(REAL), AuthorizationFailed)
+
+        assert len(client.runtime().leases) == 0
