@@ -16,6 +16,7 @@ from queue_runtime.breaker import BreakerPolicy
 from queue_runtime.client import QueueClient
 from queue_runtime.config import ClientSettings, ProviderSettings, QueueOptions, load_settings, parse_url
 from queue_runtime.connecting import connect
+from queue_runtime.current import MessageLogFilter, current_message
 from queue_runtime.deadletter import (
     DeadLetters,
     ExportReport,
@@ -52,7 +53,18 @@ from queue_runtime.session_client import SessionClient
 from queue_runtime.sns import SnsNotification
 from queue_runtime.stats import ClientStats, OperationStats
 from queue_runtime.strategies import SessionStrategy
-from queue_runtime.worker import HandlerPolicy, Reject, Retry, StopReport, Worker, WorkerStatus
+from queue_runtime.worker import (
+    HandlerPolicy,
+    HealthServer,
+    Hooks,
+    Paused,
+    Reject,
+    Retry,
+    StopReport,
+    Worker,
+    WorkerHealth,
+    WorkerStatus,
+)
 
 __all__ = [
     "BatchFailed",
@@ -69,14 +81,18 @@ __all__ = [
     "FailedLetter",
     "FailedLine",
     "HandlerPolicy",
+    "HealthServer",
+    "Hooks",
     "ImportReport",
     "Lease",
     "LeaseLost",
     "Message",
+    "MessageLogFilter",
     "MessageView",
     "OperationStats",
     "Outcome",
     "OutcomeUnknown",
+    "Paused",
     "ProviderSettings",
     "PurgePlan",
     "QueueClient",
@@ -98,8 +114,10 @@ __all__ = [
     "SnsNotification",
     "StopReport",
     "Worker",
+    "WorkerHealth",
     "WorkerStatus",
     "connect",
+    "current_message",
     "errors",
     "events",
     "github",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
@@ -28,6 +28,11 @@ class Clock(Protocol):
 
         Requires *condition* to be held; it is released while waiting. The predicate runs with it held.
         """
+
+
+def instant(clock: Clock, moment: float) -> datetime:
+    """When *moment* of the monotonic scale is, or was, on the wall clock."""
+    return clock.now() + timedelta(seconds=moment - clock.monotonic())
 
 
 class SystemClock:

@@ -82,6 +82,8 @@ class HandlerFailed(Event):
     """The class of what it raised."""
     text: str
     delay: float | None
+    counted: bool = True
+    """It was an attempt; if not, what the handler needs was down."""
     exception: BaseException | None = field(repr=False, compare=False)
     """What it raised; its traceback is in the log. None for what asks: `Retry` and `Reject`."""
 
@@ -95,6 +97,8 @@ class MessageCompleted(Event):
     attempt: int
     seconds: float
     """From the handler's start to the broker's answer."""
+    repeated: bool = False
+    """Its handler had returned before, and only the broker had not agreed; it was not handled again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +109,53 @@ class MessageDeadLettered(Event):
     session_id: str | None
     reason: str
     attempts: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageDropped(Event):
+    """A message that could never be handled was completed, as `on_exhausted` of its policy says. It is
+    gone."""
+
+    message_id: str
+    session_id: str | None
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageBlocked(Event):
+    """A message that could never be handled stays in its queue, as `on_exhausted` of its policy says, and is
+    tried again after `delay` seconds. What is behind it in its session waits."""
+
+    message_id: str
+    session_id: str | None
+    reason: str
+    delay: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerOverran(Event):
+    """A handler has run for longer than its `time_limit` and is still at it. Its lease is lost."""
+
+    message_id: str
+    session_id: str | None
+    attempt: int
+    limit: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessingPaused(Event):
+    """Handlers keep failing: the worker fetches no more, and tries one message until it goes well."""
+
+    text: str
+    """How the last of them failed."""
+    retry_at: datetime
+    """When that one is tried first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessingResumed(Event):
+    """A message went well: the worker fetches again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,12 +218,16 @@ _LEVELS: dict[type[Event], int] = {
     SessionUnmarked: logging.INFO,
     MessageExpired: logging.INFO,
     HandlerFailed: logging.WARNING,
+    HandlerOverran: logging.WARNING,
+    ProcessingPaused: logging.WARNING,
     FetchFailed: logging.WARNING,
     WorkerWarned: logging.WARNING,
     CircuitOpened: logging.WARNING,
     LostLease: logging.WARNING,
     SettlementFailed: logging.ERROR,
     MessageDeadLettered: logging.ERROR,
+    MessageDropped: logging.ERROR,
+    MessageBlocked: logging.ERROR,
 }
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from queue_runtime.breaker import BreakerPolicy, CircuitBreaker
-from queue_runtime.clock import Clock
+from queue_runtime.clock import Clock, instant
 from queue_runtime.errors import CircuitOpen, Outcome, ProviderError, QueueError
 from queue_runtime.events import CircuitClosed, CircuitOpened, Events, ProviderCalled
 from queue_runtime.message import Delivery, Message
@@ -88,7 +88,7 @@ class Guard:
         refused_until = breaker.admit(now)
         if refused_until is None:
             return
-        retry_at = self._clock.now() + timedelta(seconds=refused_until - now)
+        retry_at = instant(self._clock, refused_until)
         raise CircuitOpen(
             f"{operation} on queue {self._label(queue)!r} keeps failing; the next try is let through at "
             f"{retry_at.isoformat(timespec='seconds')}",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from queue_runtime.clock import Clock
+from queue_runtime.clock import Clock, instant
 from queue_runtime.errors import LeaseLost, SessionLeaseLost
 
 
@@ -28,7 +28,7 @@ class Lease:
     @property
     def until(self) -> datetime:
         """When it ends if it is not renewed."""
-        return self._clock.now() + timedelta(seconds=self._until - self._clock.monotonic())
+        return instant(self._clock, self._until)
 
     @property
     def deadline(self) -> float:

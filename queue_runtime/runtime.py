@@ -17,6 +17,7 @@ from queue_runtime.errors import Closed, OperationTimeout, Outcome, OutcomeUnkno
 from queue_runtime.events import Events, RetryScheduled
 from queue_runtime.executor import SessionExecutor
 from queue_runtime.guard import Guard
+from queue_runtime.history import History
 from queue_runtime.leases import Held, LeaseRenewer, QueueLane
 from queue_runtime.message import Delivery, Lease, ReceivedMessage
 from queue_runtime.outbox import Outbox
@@ -83,6 +84,7 @@ class Runtime:
         self._closed = False
         self._dispatchers: dict[str, GroupDispatcher] = {}
         self._outboxes: dict[str, Outbox] = {}
+        self._histories: dict[str, History] = {}
         self._closing: list[Callable[[float], object]] = []
 
     def target(self, queue: str) -> str:
@@ -152,6 +154,11 @@ class Runtime:
         made = GroupDispatcher(self.provider, target, self.clock, partial(self.later, target))
         with self._changed:
             return self._dispatchers.setdefault(target, made)
+
+    def history(self, target: str) -> History:
+        """What is known here of the messages of a queue; its workers share it, one after the other too."""
+        with self._changed:
+            return self._histories.setdefault(target, History())
 
     def received(self, queue: str, delivery: Delivery) -> ReceivedMessage:
         """What the program holds in its hands of *delivery*, which is outside sessions."""

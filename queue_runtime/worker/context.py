@@ -1,52 +1,64 @@
-"""What every run of a worker works with: the handler under its policy, settlements, events."""
+"""What every run of a worker works with: the handler under its policy, its judgements, the executor."""
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 
-from queue_runtime.errors import Closed, Outcome, OutcomeUnknown, QueueError
-from queue_runtime.events import HandlerFailed, MessageCompleted, MessageDeadLettered, SettlementFailed
+from queue_runtime.clock import instant
+from queue_runtime.current import handling
+from queue_runtime.errors import Closed
+from queue_runtime.events import (
+    HandlerFailed,
+    MessageBlocked,
+    ProcessingPaused,
+    ProcessingResumed,
+)
+from queue_runtime.history import Ended, History
 from queue_runtime.message import ReceivedMessage
 from queue_runtime.provider import Abandon, Capabilities, Complete, DeadLetter, Settlement
-from queue_runtime.retry import backoff
 from queue_runtime.runtime import Runtime
 from queue_runtime.scheduler import Timer
 from queue_runtime.settling import dead_letter_info
-from queue_runtime.worker.attempts import Attempts
 from queue_runtime.worker.handling import PlainHandler, Reject, Retry
 from queue_runtime.worker.in_hand import InHand, Run
+from queue_runtime.worker.options import Turn
+from queue_runtime.worker.policy import HandlerPolicy
+from queue_runtime.worker.time_limit import TimeLimit
 from queue_runtime.worker.verdict import (
     Done,
+    Drop,
+    GiveBack,
     GiveUp,
-    HandlerPolicy,
     RetryIn,
     Verdict,
     before_handler,
+    instead_of_dead_lettering,
+    is_trouble,
     text_of,
     verdict,
 )
 
 log = logging.getLogger("queue_runtime")
 
-SettleOnce = Callable[[Sequence[ReceivedMessage], Sequence[Settlement]], Sequence[Outcome[None]]]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """How long a session is kept: `idle` seconds without a message, and `longest` seconds or `most` messages
-    in all if its place is wanted."""
+class Hold:
+    """How a message is held while it is judged."""
 
-    idle: float
-    longest: float
-    most: int | None
+    since: float
+    """Its first attempt in this hold, on the monotonic scale."""
+    in_place: bool
+    """Others wait behind it, in its session."""
+    down: int = 0
+    """How often in a row it ended because something was down."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Context:
     """Shared by the runs of one worker."""
 
@@ -57,37 +69,55 @@ class Context:
     turn: Turn
     capabilities: Capabilities
     in_hand: InHand
-    attempts: Attempts
 
-    @property
+    @cached_property
     def target(self) -> str:
         return self.runtime.target(self.queue)
 
-    def judge(self, message: ReceivedMessage, *, since: float | None) -> Verdict:
-        """Enter the handler with *message*, unless it must not be, and say what its end means.
+    @cached_property
+    def history(self) -> History:
+        return self.runtime.history(self.target)
 
-        *since* is the moment of its first attempt, for one that is retried in its place; else None.
-        """
-        refused = before_handler(message.delivery, self.policy)
+    def judge(self, run: Run, message: ReceivedMessage, hold: Hold, refused: GiveUp | None = None) -> Verdict:
+        """Enter the handler with *message*, unless it is *refused* or must not be, and say what its end
+        means."""
+        key = message.delivery.broker_id
+        if refused is None:
+            message.attempt = self.history.next_attempt(key)
+            excused = self.history.excused(key)
+            refused = before_handler(message.delivery, message.attempt, excused, self.policy)
         if refused is not None:
-            return refused
-        self.in_hand.handler(entered=True)
-        error: BaseException | None = None
-        try:
-            self.enter(message)
-        except BaseException as exc:  # whatever ends a handler, its message and its session must live on
-            error = exc
-        finally:
-            self.in_hand.handler(entered=False)
-        held = None if since is None else self.runtime.clock.monotonic() - since
-        decision = verdict(error, message.attempt, self.policy, held=held, random=random.random)
+            return self._instead(message, refused, hold)
+        started = self.runtime.clock.monotonic()
+        error, overran = self._enter(message)
+        decision = verdict(
+            error,
+            message.attempt,
+            self.policy,
+            held=self.runtime.clock.monotonic() - hold.since,
+            in_place=hold.in_place,
+            down=hold.down,
+            random=random.random,
+        )
+        if error is not None and not (isinstance(decision, RetryIn | GiveBack) and not decision.counted):
+            self.history.tried(key, message.attempt)
+        trouble = True if overran else is_trouble(error, self.policy)
+        if trouble is not None:
+            self._note_end(run, error, trouble=trouble, started=started)
+        if isinstance(decision, RetryIn):
+            decision = self._not_before_probe_is_due(run, decision)
+        if isinstance(decision, GiveUp):
+            decision = self._instead(message, decision, hold)
         if error is not None:
-            self._tell_failed(message, error, decision)
+            with handling(message):  # what is logged of it bears its name
+                self._tell_failed(message, error, decision)
         return decision
 
     def settlement(self, message: ReceivedMessage, decision: Verdict) -> Settlement:
+        """What is asked of the broker. That the handler is done with the message is remembered until the
+        broker has agreed, if the message was ours to its end."""
         match decision:
-            case RetryIn(delay=delay):
+            case RetryIn(delay=delay) | GiveBack(delay=delay):
                 return Abandon(message.delivery, delay)
             case GiveUp() as end:
                 info = dead_letter_info(
@@ -97,90 +127,21 @@ class Context:
                     exception=end.exception,
                     traceback=end.traceback,
                 )
+                self._remember(message, Ended(info))
                 return DeadLetter(message.delivery, info)
-            case Done():
+            case Done() | Drop():
+                self._remember(message, Ended(None))
                 return Complete(message.delivery)
 
-    def settle(
-        self,
-        run: Run,
-        message: ReceivedMessage,
-        settlement: Settlement,
-        call: SettleOnce,
-        then: Callable[[QueueError | None], None],
-        *,
-        attempt: int = 1,
-        unknown: OutcomeUnknown | None = None,
-    ) -> None:
-        """Settle, again and again until the lease ends if that may help; then call *then*, once.
-
-        No thread sleeps in between: the next try is on the scheduler. What was *unknown* once stays so unless
-        a later try goes well: that those fail says nothing of it.
-        """
-        error = self._settle_once(message, settlement, call)
-        if isinstance(error, OutcomeUnknown):
-            unknown = error
-        if error is not None and error.retryable and not message.lease.lost:
-            delay = backoff(attempt, base=0.1, cap=2.0, floor=0.05, random=random.random)
-            again = min(delay, message.lease.remaining())
-            go_on = partial(
-                self.settle, run, message, settlement, call, then, attempt=attempt + 1, unknown=unknown
-            )
-            self.later(run, again, go_on)
-            return
-        then(unknown if error is not None and unknown is not None else error)
-
-    def _settle_once(
-        self, message: ReceivedMessage, settlement: Settlement, call: SettleOnce
-    ) -> QueueError | None:
-        if message.settled_as is not None:
-            return None  # the handler has done it itself
-        try:
-            message.lease.check()
-            return call([message], [settlement])[0].error
-        except QueueError as exc:
-            return exc
-
-    def settled(self, message: ReceivedMessage, settlement: Settlement, started: float) -> None:
-        """The broker has agreed: count it and tell."""
-        match settlement:
-            case Complete():
-                self.in_hand.count("completed")
-                self.runtime.events(
-                    MessageCompleted(
-                        queue=self.queue,
-                        message_id=message.id,
-                        session_id=message.session_id,
-                        attempt=message.attempt,
-                        seconds=self.runtime.clock.monotonic() - started,
-                    )
-                )
-            case DeadLetter(info=info):
-                self.in_hand.count("dead_lettered")
-                self.runtime.events(
-                    MessageDeadLettered(
-                        queue=self.queue,
-                        message_id=message.id,
-                        session_id=message.session_id,
-                        reason=info.reason,
-                        attempts=info.attempts,
-                    )
-                )
-            case Abandon():
-                self.in_hand.count("retried")
-
-    def not_settled(self, message: ReceivedMessage, error: QueueError) -> None:
-        """It is given up here: the broker delivers it again."""
-        self.in_hand.count("unknown" if isinstance(error, OutcomeUnknown) else "lost")
-        self.runtime.events(
-            SettlementFailed(
-                queue=self.queue,
-                message_id=message.id,
-                session_id=message.session_id,
-                error=type(error).__name__,
-                text=str(error),
-            )
-        )
+    def settlement_again(self, message: ReceivedMessage) -> Settlement | None:
+        """What is asked of the broker for a message that the handler is done with already; None for
+        others."""
+        ended = self.history.ended(message.delivery.broker_id)
+        if ended is None:
+            return None
+        message.attempt = max(1, self.history.next_attempt(message.delivery.broker_id) - 1)
+        info = ended.info
+        return Complete(message.delivery) if info is None else DeadLetter(message.delivery, info)
 
     def later(
         self, run: Run, delay: float, action: Callable[[], None], lane: str | None = None
@@ -193,7 +154,8 @@ class Context:
     def submit(self, run: Run, action: Callable[[], None], lane: str | None = None) -> None:
         """Go on with *run* by *action*, on the executor; after the others of *lane* if one is given.
 
-        There is a thread for it: a run holds a permit, and the worker has claimed a thread for each.
+        There is a thread for it, as the worker has claimed one for each run that is in the handler, and as
+        many for those that are on their way in or out.
         """
 
         def act() -> None:
@@ -209,7 +171,72 @@ class Context:
             else:
                 self.runtime.executor.submit_in((self.queue, lane), act)
 
+    def _enter(self, message: ReceivedMessage) -> tuple[BaseException | None, bool]:
+        """What the handler raised, if it did, and whether it ran for too long."""
+        self.in_hand.handler(entered=True, lag=self._age(message))
+        error: BaseException | None = None
+        limit = TimeLimit(self.runtime, self.policy.time_limit, message)
+        try:
+            with limit:
+                self.enter(message)
+        except BaseException as exc:  # whatever ends a handler, its message and its session must live on
+            error = exc
+        finally:
+            self.in_hand.handler(entered=False)
+        return error, limit.exceeded
+
+    def _age(self, message: ReceivedMessage) -> float | None:
+        sent_at = message.enqueued_at
+        return None if sent_at is None else max(0.0, (self.runtime.clock.now() - sent_at).total_seconds())
+
+    def _remember(self, message: ReceivedMessage, ended: Ended) -> None:
+        if not message.lease.lost:  # else the handler may have been told, and have left it to its successor
+            self.history.end(message.delivery.broker_id, ended)
+
+    def _note_end(self, run: Run, error: BaseException | None, *, trouble: bool, started: float) -> None:
+        why = "a handler ran for too long" if error is None else f"{type(error).__name__}: {text_of(error)}"
+        change = self.in_hand.handled(run, trouble=trouble, why=why, started=started)
+        if change == "paused":
+            self._pause(run, why)
+        elif change == "resumed":
+            self.runtime.events(ProcessingResumed(queue=self.queue))
+
+    def _pause(self, probe: Run, why: str) -> None:
+        """Let go of all but *probe*; whatever waits for messages is called off."""
+        retry_at = self.in_hand.probe_due(probe) or self.runtime.clock.monotonic()
+        self.runtime.events(
+            ProcessingPaused(queue=self.queue, text=why, retry_at=instant(self.runtime.clock, retry_at))
+        )
+        self.runtime.provider.wake(self.target)  # or our own poll might take what goes back now
+        for run in self.in_hand.runs():
+            if run is not probe:
+                run.stop()
+        self.runtime.stop_waiting(self.target)
+
+    def _not_before_probe_is_due(self, run: Run, decision: RetryIn) -> RetryIn:
+        due = self.in_hand.probe_due(run)
+        if due is None:
+            return decision
+        left = due - self.runtime.clock.monotonic()
+        return RetryIn(max(decision.delay, left), counted=decision.counted)
+
+    def _instead(self, message: ReceivedMessage, end: GiveUp, hold: Hold) -> Verdict:
+        held = self.runtime.clock.monotonic() - hold.since
+        decision = instead_of_dead_lettering(end, self.policy, held=held, in_place=hold.in_place)
+        if isinstance(decision, RetryIn | GiveBack):
+            self.runtime.events(
+                MessageBlocked(
+                    queue=self.queue,
+                    message_id=message.id,
+                    session_id=message.session_id,
+                    reason=end.reason,
+                    delay=decision.delay,
+                )
+            )
+        return decision
+
     def _tell_failed(self, message: ReceivedMessage, error: BaseException, decision: Verdict) -> None:
+        again = decision if isinstance(decision, RetryIn | GiveBack) else None
         self.runtime.events(
             HandlerFailed(
                 queue=self.queue,
@@ -218,7 +245,8 @@ class Context:
                 attempt=message.attempt,
                 error=type(error).__name__,
                 text=text_of(error),
-                delay=decision.delay if isinstance(decision, RetryIn) else None,
+                delay=None if again is None else again.delay,
+                counted=again is None or again.counted,
                 # What a handler asks for is no failure to trace.
                 exception=None if isinstance(error, Retry | Reject) else error,
             )

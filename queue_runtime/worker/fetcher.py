@@ -1,4 +1,4 @@
-"""One thread that fetches: a permit first, then the question to the broker, then the runs."""
+"""The threads that fetch: permits first, then the question to the broker, then the runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import count
 
 from queue_runtime import receiving
 from queue_runtime.errors import CircuitOpen, Closed, QueueError
@@ -17,6 +18,7 @@ from queue_runtime.provider import Abandon
 from queue_runtime.retry import backoff
 from queue_runtime.session_client import SessionClient
 from queue_runtime.worker.context import Context
+from queue_runtime.worker.in_hand import Permits
 from queue_runtime.worker.message_run import MessageRun
 from queue_runtime.worker.session_run import SessionRun
 
@@ -30,96 +32,167 @@ NO_ORDER = (
 REST = 0.25
 """Seconds between two questions to a broker that has nothing, where the question itself waits for less."""
 
+MOST_ASKED = 10
+"""Messages that one question asks for, at most, on a queue without sessions: what one request of SQS
+brings."""
+
+FULL = 1 / 3
+"""An answer that brings so much of what was asked for is full: there is more. SQS gives out less than it has,
+as it asks a part of its servers; Service Bus is asked by its provider for a good third of what is wanted.
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html"""
+
+MOST_POLLERS = 8
+"""Questions to the broker under way at once, at most, while its answers come back full."""
+
 
 class Fetcher:
     """Fetches until the worker stops or the client is closed.
 
-    Whatever the broker answers, it goes on: what fails is told and tried again after a backoff. A poll that
-    cannot be woken may outlive the worker; what it brings is released.
+    One poller waits for messages; while answers come back full there is one more after each, and those end
+    with their first empty answer. (Sessions are asked for by one alone: its provider, or the dispatcher,
+    opens several beside each other.) Whatever the broker answers, it goes on: what fails is told and tried
+    again after a backoff. A poll that cannot be woken may outlive the worker; what it brings is released.
     """
 
-    def __init__(self, context: Context, *, sessions: bool, wait: float) -> None:
+    def __init__(self, context: Context, *, wait: float) -> None:
         self._context = context
-        self._sessions = sessions
+        self._sessions = context.capabilities.sessions != "none"
         self._wait = wait
+        prefetch = context.in_hand.prefetch
+        self._most = prefetch if self._sessions else min(MOST_ASKED, context.capabilities.max_batch)
+        self._least = max(1, min(self._most, prefetch // 4))
         self._told_no_order = False
-        self.thread = threading.Thread(
-            target=self._run, name=f"queue_runtime-fetch-{context.queue}", daemon=True
-        )
+        self._numbers = count(1)
+        self._lock = threading.Lock()
+        # guarded by _lock
+        self._pollers: list[threading.Thread] = []
 
     def start(self) -> None:
-        self._context.in_hand.fetcher_lives(True)
-        self.thread.start()
+        self._add_poller()
 
-    def _run(self) -> None:
-        failures = 0
+    def threads(self) -> list[threading.Thread]:
+        """Those that have not ended."""
+        with self._lock:
+            return [thread for thread in self._pollers if thread.is_alive()]
+
+    def join(self) -> None:
+        for thread in self.threads():
+            thread.join()
+
+    def _add_poller(self) -> None:
+        with self._lock:
+            number = next(self._numbers)
+            suffix = "" if number == 1 else f"-{number}"
+            thread = threading.Thread(
+                target=self._run,
+                args=(number == 1,),
+                name=f"queue_runtime-fetch-{self._context.queue}{suffix}",
+                daemon=True,
+            )
+            self._context.in_hand.fetcher_lives(True)
+            try:
+                thread.start()
+            except BaseException:
+                self._context.in_hand.fetcher_lives(False)
+                raise
+            self._pollers.append(thread)
+
+    def _run(self, first: bool) -> None:
         try:
-            while permits := self._context.in_hand.take_permits():
-                moves = self._context.in_hand.moves()
-                taken = 0
-                try:
-                    taken = self._fetch(permits)
-                    failures = 0
-                except Closed:
-                    return
-                except Exception as exc:  # a thread that nobody else does the work of must live on
-                    if not isinstance(exc, QueueError):
-                        log.exception("the fetcher of the worker on %r failed", self._context.queue)
-                    failures += 1
-                    self._back_off(exc, failures)
-                finally:
-                    self._context.in_hand.put_back(permits - taken)
-                if not taken and not failures:
-                    self._context.in_hand.found_nothing(moves)
-                    if self._wait < REST:  # the question did not wait, so this does
-                        self._context.in_hand.rest(moves, REST)
+            self._poll(first)
         finally:
+            with self._lock:
+                self._pollers.remove(threading.current_thread())
             self._context.in_hand.fetcher_lives(False)
 
-    def _fetch(self, permits: int) -> int:
-        """Ask once, start what came; returns how many permits are used."""
-        context = self._context
-        if self._sessions:
-            sessions = receiving.accept(
-                context.runtime, context.queue, permits, self._wait, cancelled=self._is_stopping
-            )
-            return self._start_sessions(sessions)
-        messages = receiving.receive(
-            context.runtime, context.queue, permits, self._wait, cancelled=self._is_stopping
-        )
-        return self._start_messages(messages)
-
-    def _is_stopping(self) -> bool:
-        return self._context.in_hand.stopping
-
-    def _start_sessions(self, sessions: Sequence[SessionClient]) -> int:
-        started = 0
-        for session in sessions:
-            if self._begin(SessionRun(self._context, session)):
-                started += 1
+    def _poll(self, first: bool) -> None:
+        in_hand = self._context.in_hand
+        failures = 0
+        while permits := self._take_permits(first):
+            moves = in_hand.moves()
+            try:
+                came = self._fetch(permits)
+            except Closed:
+                return
+            except Exception as exc:  # a thread that nobody else does the work of must live on
+                if not isinstance(exc, QueueError):
+                    log.exception("the fetcher of the worker on %r failed", self._context.queue)
+                if not first:
+                    return  # one finds out when it goes well again
+                failures += 1
+                self._back_off(exc, failures)
+                continue
+            failures = 0
+            in_hand.answered()
+            if came:
+                self._ask_more(came / permits.number)
+            elif first:
+                in_hand.found_nothing(moves)
+                if self._wait < REST:  # the question did not wait, so this does
+                    in_hand.rest(moves, REST)
             else:
+                return
+
+    def _take_permits(self, first: bool) -> Permits | None:
+        in_hand = self._context.in_hand
+        if self._sessions and in_hand.want():
+            # Sessions that wait for their next message make room, all at once.
+            self._context.runtime.provider.wake(self._context.target)
+        return in_hand.take_permits(self._most, least=1 if first else self._least)
+
+    def _ask_more(self, fullness: float) -> None:
+        """Add a poller if there is more to be had, and room for it."""
+        with self._lock:
+            enough = len(self._pollers) >= (1 if self._sessions else MOST_POLLERS)
+        if not enough and fullness >= FULL and self._context.in_hand.has_permits(self._least):
+            with suppress(RuntimeError):  # no thread is to be had: those that there are go on
+                self._add_poller()
+
+    def _fetch(self, permits: Permits) -> int:
+        """Ask once, start what came; returns how much that is."""
+        context = self._context
+        runtime, queue, number, wait = context.runtime, context.queue, permits.number, self._wait
+
+        def for_nobody() -> bool:
+            return context.in_hand.fetches_for_nobody(permits)
+
+        try:
+            if self._sessions:
+                sessions = receiving.accept(runtime, queue, number, wait, cancelled=for_nobody)
+                self._start_sessions(permits, sessions)
+                return len(sessions)
+            messages = receiving.receive(runtime, queue, number, wait, cancelled=for_nobody)
+            self._start_messages(permits, messages)
+            return len(messages)
+        finally:
+            context.in_hand.put_back(permits)
+
+    def _start_sessions(self, permits: Permits, sessions: Sequence[SessionClient]) -> None:
+        for session in sessions:
+            if not self._begin(permits, SessionRun(self._context, session)):
                 session.close()
                 self._context.in_hand.count("released")
-        return started
 
-    def _start_messages(self, messages: Sequence[ReceivedMessage]) -> int:
+    def _start_messages(self, permits: Permits, messages: Sequence[ReceivedMessage]) -> None:
         if not self._told_no_order and any(message.session_id is not None for message in messages):
             self._told_no_order = True
             self._context.runtime.events(WorkerWarned(queue=self._context.queue, text=NO_ORDER))
         refused = [
-            Abandon(message.delivery)
-            for message in messages
-            if not self._begin(MessageRun(self._context, message))
+            message for message in messages if not self._begin(permits, MessageRun(self._context, message))
         ]
-        if refused:
-            with suppress(QueueError):  # what the broker does not hear of comes back when its lease ends
-                self._context.runtime.provider.settle(self._context.target, refused)
-            self._context.in_hand.count("released", len(refused))
-        return len(messages) - len(refused)
+        if not refused:
+            return
+        for message in refused:
+            self._context.history.excuse(message.delivery.broker_id)
+        with suppress(QueueError):  # what the broker does not hear of comes back when its lease ends
+            self._context.runtime.provider.settle(
+                self._context.target, [Abandon(message.delivery) for message in refused]
+            )
+        self._context.in_hand.count("released", len(refused))
 
-    def _begin(self, run: MessageRun | SessionRun) -> bool:
-        """Start *run*, which holds a permit from now on; False if the worker stops."""
-        if not self._context.in_hand.begin(run):
+    def _begin(self, permits: Permits, run: MessageRun | SessionRun) -> bool:
+        """Start *run*, which holds one of *permits* from now on; False if nothing may start now."""
+        if not self._context.in_hand.begin(run, permits):
             return False
         try:
             run.start()
@@ -135,7 +208,7 @@ class Fetcher:
         self._context.runtime.events(
             FetchFailed(queue=self._context.queue, error=type(error).__name__, text=str(error), delay=delay)
         )
-        self._context.in_hand.pause(delay)
+        self._context.in_hand.pause(f"{type(error).__name__}: {error}", delay)
 
 
 def _seconds_until(moment: datetime, now: Callable[[], datetime]) -> float:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from queue_runtime import payloads
-from queue_runtime.errors import ConfigurationError, InvalidArgument
+from queue_runtime.current import handling
+from queue_runtime.errors import ConfigurationError, DecodeError, InvalidArgument
 from queue_runtime.message import ReceivedMessage
+from queue_runtime.worker.callables import check_callable, check_result, name_of
+from queue_runtime.worker.hooks import Hooks, check_hooks, with_hooks
 
 PlainHandler = Callable[[ReceivedMessage], object]
+
+WITHOUT_PAYLOAD = (
+    "; without payload= a handler takes the message, with payload=TheClass the payload and the message"
+)
 
 
 class Retry(Exception):  # it asks for something; nothing is wrong
@@ -39,54 +45,36 @@ class Reject(Exception):  # likewise
         self.description = None if description is None else str(description)
 
 
-def entry_point(handler: Callable[..., object], payload: type[Any] | None) -> PlainHandler:
-    """Return the function that a message goes through: decode if *payload* is given, then *handler*.
+def entry_point(
+    handler: Callable[..., object], payload: type[Any] | None, hooks: Sequence[Hooks] = ()
+) -> PlainHandler:
+    """Return the function that a message goes through: decode if *payload* is given, then *handler*; around
+    both the *hooks*; meanwhile it is the `current_message`.
 
     Raises `ConfigurationError` for what is not a plain function: the result of a coroutine function would
     never be awaited, and its message completed without having been handled.
     """
     if not callable(handler):
         raise ConfigurationError(f"handler must be callable, it is {handler!r}")
-    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__):
-        raise ConfigurationError(
-            f"handler {_name(handler)} is a coroutine function, and handlers are called on threads; "
-            "write a plain function, or wrap it: lambda message: asyncio.run(handler(message))"
-        )
-    if payload is not None:
+    name = f"handler {name_of(handler)}"
+    if payload is None:
+        check_callable(handler, name, ("message",), WITHOUT_PAYLOAD)
+    else:
         if not isinstance(payload, type):
             raise ConfigurationError(f"payload must be a class, it is {payload!r}")
         payloads.check_type(payload)
-    _check_signature(handler, payload)
+        check_callable(handler, name, ("payload", "message"), WITHOUT_PAYLOAD)
+
+    def call(message: ReceivedMessage) -> None:
+        if message.delivery.problem is not None:
+            raise DecodeError(message.delivery.problem)  # a handler would take it for what was sent
+        result = handler(message) if payload is None else handler(message.payload(payload), message)
+        check_result(result, name)
+
+    told = with_hooks(call, check_hooks(hooks))
 
     def enter(message: ReceivedMessage) -> object:
-        result = handler(message) if payload is None else handler(message.payload(payload), message)
-        if inspect.isawaitable(result):
-            if inspect.iscoroutine(result):
-                result.close()
-            raise ConfigurationError(
-                f"handler {_name(handler)} returned something to await, and nothing was done; wrap it: "
-                "lambda message: asyncio.run(handler(message))"
-            )
-        return None
+        with handling(message):
+            return told(message)
 
     return enter
-
-
-def _check_signature(handler: Callable[..., object], payload: type[Any] | None) -> None:
-    """A handler that cannot be called so would send every message of its queue to the dead letters."""
-    given = ("message",) if payload is None else ("payload", "message")
-    try:
-        signature = inspect.signature(handler)
-    except (TypeError, ValueError):
-        return  # a builtin may not tell
-    try:
-        signature.bind(*given)
-    except TypeError as exc:
-        raise ConfigurationError(
-            f"handler {_name(handler)}{signature} cannot be called with ({', '.join(given)}): {exc}; without "
-            "payload= a handler takes the message, with payload=TheClass the payload and the message"
-        ) from None
-
-
-def _name(handler: Callable[..., object]) -> str:
-    return getattr(handler, "__qualname__", repr(handler))

@@ -1,23 +1,30 @@
-"""What a worker has in hand: its permits, its runs, and how those that ended did."""
+"""What a worker has in hand: permits, runs, who of them is in the handler, and how those that ended did."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from queue_runtime.breaker import BreakerPolicy
 from queue_runtime.clock import Clock
+from queue_runtime.worker.line import Line, Place
+from queue_runtime.worker.processing import Change, Pause, ProcessingBreaker
 
 ROUNDED_UP = 1.0
 """Seconds by which a delay may be longer than it was asked for: SQS takes whole ones."""
+
+BLOCKED = 2
+"""Times `concurrency`: messages that wait here for another of their session, on a queue that keeps no order,
+without a permit. So one busy session does not keep the others from being fetched."""
 
 
 class Run(Protocol):
     """One message outside sessions, or one session, on its way through the worker."""
 
     def stop(self) -> None:
-        """The worker stops: go no further than the handler that is running, if one is."""
+        """Go no further than the handler that is running, if one is: give back what is in hand."""
 
     def abort(self) -> None:
         """Something failed that must not fail: end it, settle nothing, and let its lease run out."""
@@ -33,56 +40,118 @@ class Tally:
     completed: int = 0
     retried: int = 0
     dead_lettered: int = 0
+    dropped: int = 0
     released: int = 0
     unknown: int = 0
     lost: int = 0
 
 
-class InHand:
-    """Permits and runs of one worker. A permit is the right to fetch one more; a run holds one to its end."""
+@dataclass(slots=True)
+class Permits:
+    """The right to fetch `number` messages, or sessions."""
 
-    def __init__(self, clock: Clock, permits: int) -> None:
+    number: int
+    probe: bool
+    """It is one, to find out whether handlers go well again."""
+    used: int = 0
+    """Those that runs hold by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why the broker is not asked at the moment, and until when, on the clock's monotonic scale."""
+
+    why: str
+    retry_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """Signs of life, on the clock's monotonic scale; None: there was none yet."""
+
+    answered_at: float | None = None
+    """The broker answered a fetch."""
+    settled_at: float | None = None
+    """It agreed that a message is settled."""
+    lag: float | None = None
+    """Seconds between the sending and the handling of the message that was begun last."""
+
+
+class InHand:
+    """Permits and runs of one worker. A permit is the right to fetch one more; a run holds one to its end.
+
+    At most *prefetch* are in hand, and at most *concurrency* of them in the handler.
+    """
+
+    def __init__(
+        self, clock: Clock, *, prefetch: int, concurrency: int, breaker: BreakerPolicy | None = None
+    ) -> None:
         self._clock = clock
-        self.permits = permits
+        self.prefetch = prefetch
+        self.concurrency = concurrency
         self._changed = threading.Condition()
         # guarded by _changed
-        self._free = permits
+        self._out = 0
+        """Permits that are out with a fetch."""
         self._runs: set[Run] = set()
-        self._handlers: set[str] = set()
+        self._line = Line(concurrency)
+        self._processing = ProcessingBreaker(breaker)
+        self._handlers: dict[int, str] = {}
+        """Threads inside the handler: their names, by identifier."""
         self._stopping = False
         self._wanting = False
-        self._fetching = False
+        self._fetchers = 0
         self._tally = Tally()
         self._moves = 0
         self._retries_due = 0.0
         self._idle = False
+        self._trouble: Trouble | None = None
+        self._signs = Signs()
 
-    # The fetcher's side.
+    # The fetchers' side.
 
-    def take_permits(self) -> int:
-        """All that are free, as soon as there is one; 0 when the worker stops."""
+    def want(self) -> bool:
+        """A permit is wanted from now on; True if there is none, and somebody may hold one idly."""
         with self._changed:
             self._wanting = True
-            self._clock.wait_for(self._changed, lambda: self._stopping or self._free > 0)
+            return self._free() == 0
+
+    def take_permits(self, most: int, *, least: int = 1) -> Permits | None:
+        """Up to *most*, as soon as there are *least*; None when the worker stops."""
+        with self._changed:
+            while not self._stopping and not self._may_take(least):
+                timeout = self._processing.changes_in(self._clock.monotonic()) if self._free() else None
+                self._clock.wait_for(self._changed, lambda: self._stopping or self._may_take(least), timeout)
             self._wanting = False
             if self._stopping:
-                return 0
-            taken, self._free = self._free, 0
-            return taken
+                return None
+            number = int(min(self._free(), most, self._processing.may_fetch(self._clock.monotonic())))
+            self._out += number
+            return Permits(number, self._processing.fetches())
 
-    def put_back(self, permits: int) -> None:
+    def put_back(self, permits: Permits) -> None:
+        """The fetch has ended: those of its *permits* that no run holds are free."""
         with self._changed:
-            self._free += permits
+            self._out -= permits.number - permits.used
+            if permits.probe:
+                self._processing.fetched()
             self._changed.notify_all()
 
-    def pause(self, seconds: float) -> None:
-        """Wait, unless the worker stops meanwhile."""
+    def pause(self, why: str, seconds: float) -> None:
+        """Wait, unless the worker stops meanwhile; *why* is shown by its status."""
         with self._changed:
+            self._trouble = Trouble(why, self._clock.monotonic() + seconds)
             self._clock.wait_for(self._changed, lambda: self._stopping, seconds)
+
+    def answered(self) -> None:
+        """The broker has answered a fetch."""
+        with self._changed:
+            self._trouble = None
+            self._signs = replace(self._signs, answered_at=self._clock.monotonic())
 
     def fetcher_lives(self, lives: bool) -> None:
         with self._changed:
-            self._fetching = lives
+            self._fetchers += 1 if lives else -1
             self._changed.notify_all()
 
     def moves(self) -> int:
@@ -94,7 +163,7 @@ class InHand:
         """The broker answered with nothing, to a question asked when `moves` was *moves*."""
         with self._changed:
             due = self._clock.monotonic() >= self._retries_due
-            if moves == self._moves and not self._runs and due:
+            if moves == self._moves and not self._runs and not self._out and due:
                 self._idle = True
                 self._changed.notify_all()
 
@@ -103,14 +172,26 @@ class InHand:
         with self._changed:
             self._clock.wait_for(self._changed, lambda: self._stopping or self._moves != moves, seconds)
 
+    def has_permits(self, least: int) -> bool:
+        """As many could be taken now."""
+        with self._changed:
+            return not self._stopping and self._may_take(least)
+
+    def fetches_for_nobody(self, permits: Permits) -> bool:
+        """What is fetched with *permits* would go back: the worker stops, or is paused. Asked by the wait."""
+        with self._changed:
+            return self._stopping or (self._processing.pause is not None and not permits.probe)
+
     # The runs' side.
 
-    def begin(self, run: Run) -> bool:
-        """Note *run*, which holds a permit from now on; False if the worker stops, and it must not start."""
+    def begin(self, run: Run, permits: Permits) -> bool:
+        """Note *run*, which holds one of *permits* from now on; False if it must not start."""
         with self._changed:
-            if self._stopping:
+            if self._stopping or not self._processing.admits(run):
                 return False
             self._runs.add(run)
+            self._out -= 1
+            permits.used += 1
             self._moved()
             return True
 
@@ -119,19 +200,71 @@ class InHand:
         with self._changed:
             if run in self._runs:
                 self._runs.discard(run)
-                self._free += 1
-                self._moved()
+                self._processing.ended(run)
+            self._line.gone(run)
+            going = self._line.advance()
+            self._moved()
+        _go(going)
 
-    def handler(self, *, entered: bool) -> None:
-        """The calling thread enters the handler, or leaves it."""
-        name = threading.current_thread().name
+    def line_up(self, run: Run, go: Callable[[], None], lane: Hashable | None = None) -> bool:
+        """Stand in line for the handler; True if it is the turn of *run* at once. Else *go* is called, once,
+        when it is, unless it has ended by then. Of one *lane* it is one at a time, from its turn to its
+        end."""
+        place = Place(run, go, lane)
         with self._changed:
-            (self._handlers.add if entered else self._handlers.discard)(name)
+            if run not in self._runs:
+                return False  # it has ended meanwhile
+            self._line.join(place)
+            going = self._line.advance()
+            if place.lane is not None:
+                self._changed.notify_all()  # one that is blocked has no permit
+        _go([other for other in going if other is not place])
+        return place in going
+
+    def leave(self, run: Run, *, lane: bool = False) -> None:
+        """*run* is out of the handler; with *lane*, off its lane too."""
+        with self._changed:
+            (self._line.gone if lane else self._line.leave)(run)
+            going = self._line.advance()
+        _go(going)
+
+    def handler(self, *, entered: bool, lag: float | None = None) -> None:
+        """The calling thread enters the handler, with a message sent *lag* seconds ago, or leaves it."""
+        me = threading.current_thread()
+        with self._changed:
+            if entered:
+                self._handlers[threading.get_ident()] = me.name
+            else:
+                self._handlers.pop(threading.get_ident(), None)
+            if lag is not None:
+                self._signs = replace(self._signs, lag=lag)
+
+    def handled(self, run: Run, *, trouble: bool, why: str, started: float) -> Change | None:
+        """The handler of *run*, entered at *started*, has ended, in *trouble* or not; returns what
+        changed."""
+        with self._changed:
+            now = self._clock.monotonic()
+            change = self._processing.handled(run, trouble=trouble, why=why, started=started, now=now)
+            if change is not None:
+                self._changed.notify_all()
+            return change
+
+    def probe_due(self, run: Run) -> float | None:
+        """When *run* is to be tried next, on the monotonic scale, if it is the probe; else None."""
+        with self._changed:
+            pause = self._processing.pause
+            return pause.retry_at if pause is not None and self._processing.is_probe(run) else None
 
     def count(self, what: str, number: int = 1) -> None:
         """Add to one of the numbers of `Tally`."""
         with self._changed:
             setattr(self._tally, what, getattr(self._tally, what) + number)
+
+    def settled(self, what: str) -> None:
+        """The broker has agreed to a settlement; it counts as *what*."""
+        with self._changed:
+            setattr(self._tally, what, getattr(self._tally, what) + 1)
+            self._signs = replace(self._signs, settled_at=self._clock.monotonic())
 
     def retry_due(self, when: float) -> None:
         """A message that was given back comes again at *when*, or a little later: brokers round up."""
@@ -145,9 +278,9 @@ class InHand:
 
     @property
     def permit_wanted(self) -> bool:
-        """The fetcher waits for a permit: whoever holds one idly should let it go."""
+        """A fetcher waits for a permit: whoever holds one idly should let it go."""
         with self._changed:
-            return self._wanting and self._free == 0
+            return self._wanting and self._free() == 0
 
     # The worker's side.
 
@@ -169,14 +302,22 @@ class InHand:
 
     # Requires _changed to be held; for predicates.
 
-    def is_empty(self) -> bool:
-        return not self._runs
+    def is_empty(self, *, but: int = 0) -> bool:
+        return len(self._runs) <= but
 
     def is_idle(self) -> bool:
         return self._idle
 
     def has_fetcher(self) -> bool:
-        return self._fetching
+        return self._fetchers > 0
+
+    def _free(self) -> int:
+        without = min(self._line.blocked, BLOCKED * self.concurrency)
+        return max(0, self.prefetch - self._out - (len(self._runs) - without))
+
+    def _may_take(self, least: int) -> bool:
+        allowed = self._processing.may_fetch(self._clock.monotonic())
+        return allowed > 0 and self._free() >= min(least, allowed)
 
     def _moved(self) -> None:
         self._moves += 1
@@ -189,7 +330,27 @@ class InHand:
         with self._changed:
             return replace(self._tally)
 
+    def signs(self) -> Signs:
+        with self._changed:
+            return self._signs
+
+    def not_fetching(self) -> Pause | Trouble | None:
+        """Why nothing is fetched at the moment, unless the worker stops."""
+        with self._changed:
+            return self._processing.pause or self._trouble
+
     def handler_threads(self) -> list[str]:
         """Names of the threads that are inside the handler."""
         with self._changed:
-            return sorted(self._handlers)
+            return sorted(self._handlers.values())
+
+    @property
+    def is_mine(self) -> bool:
+        """The calling thread is inside the handler."""
+        with self._changed:
+            return threading.get_ident() in self._handlers
+
+
+def _go(places: list[Place]) -> None:
+    for place in places:
+        place.go()

@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
-State = Literal["new", "running", "stopping", "stopped", "forked"]
-"""`forked`: it runs in the parent of this process, and not here."""
+State = Literal["new", "starting", "running", "stopping", "stopped", "forked"]
+"""`starting`: `run` waits for its broker. `forked`: it runs in the parent of this process, and not here."""
+
+Reason = Literal["asked", "idle", "closed", "provider lost"]
+"""Why a worker stopped: `stop` or a signal; nothing was left for `run_until_idle`; its client was closed; the
+broker has not answered for `give_up_after`."""
+
+PROVIDER_LOST = 2
+"""Exit code; 0 is a stop that was asked for, and 1 Python's own, say for a `ConfigurationError`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused:
+    """Why a worker asks its broker for nothing at the moment."""
+
+    by: Literal["handlers", "provider"]
+    """`handlers`: they keep failing, see `HandlerPolicy.breaker`. `provider`: the broker does not answer."""
+    why: str
+    retry_at: datetime
+    """When it tries again: with one message, or with a question to the broker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +39,21 @@ class WorkerStatus:
     """Handlers running now."""
     held: int = 0
     """Messages, or sessions, in hand; those that wait for a retry included."""
+    prefetch: int = 0
+    """How many it may have in hand."""
+    pollers: int = 0
+    """Questions to the broker that may be under way at once."""
+    ordering: Literal["sessions", "best-effort"] | None = None
+    """`best-effort`: the queue keeps no order; messages of one session are handled one at a time here. None:
+    the queue was not looked at yet."""
+    paused: Paused | None = None
+    """Why nothing is fetched at the moment, and until when; None: it is, as far as there is room."""
     leases: int = 0
     """Leases that the client keeps alive, those of its other workers included."""
     completed: int = 0
     retried: int = 0
     dead_lettered: int = 0
+    dropped: int = 0
     lost: int = 0
     """Messages whose lease or session was lost before they were settled."""
     unknown: int = 0
@@ -39,8 +68,10 @@ class StopReport:
     """Messages whose handler returned, since the worker started."""
     dead_lettered: int
     """Messages that went to the dead-letter queue, since the worker started."""
+    dropped: int = 0
+    """Messages that `on_exhausted="drop"` completed, since the worker started."""
     finished: int
-    """Messages completed or dead-lettered after the stop was asked for."""
+    """Messages completed, dead-lettered or dropped after the stop was asked for."""
     released: int
     """Messages, or sessions, given back for others to take at once."""
     overdue: int
@@ -49,8 +80,38 @@ class StopReport:
     """Messages whose settlement was not answered before the deadline."""
     threads_left: tuple[str, ...]
     """Threads that had not ended: stuck handlers, or a long poll that cannot be woken."""
+    in_hand: int = 0
+    """Messages, or sessions, that are still on their way: of a stop asked for inside a handler, which goes on
+    behind this report. 0 at the end of any other."""
+    reason: Reason = "asked"
+
+    @property
+    def exit_code(self) -> int:
+        """For ``sys.exit``: 0, or 2 if the broker was lost for `give_up_after`, which a supervisor may want
+        to tell apart."""
+        return PROVIDER_LOST if self.reason == "provider lost" else 0
 
 
 NOTHING_TO_STOP = StopReport(
     completed=0, dead_lettered=0, finished=0, released=0, overdue=0, unknown=0, threads_left=()
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerHealth:
+    """Whether a worker does its work, at one moment. Durations are seconds; None: not known (yet)."""
+
+    queue: str
+    state: State
+    alive: bool
+    """It was started and its fetching thread lives, or it is stopping within its deadline."""
+    fetching: bool
+    """It asks the broker for messages; not while it is paused, backs off after a failure, or stops."""
+    last_progress: float | None = None
+    """Since a message was last settled or the broker last answered, whichever is later."""
+    last_answer: float | None = None
+    """Since the broker last answered a fetch well, with or without messages."""
+    lag: float | None = None
+    """Between the sending of a message and its start, of the newest that was started."""
+    paused: str | None = None
+    """Why it fetches nothing for now; None: it is not paused."""

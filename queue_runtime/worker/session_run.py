@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 
 from queue_runtime.errors import QueueError
 from queue_runtime.message import ReceivedMessage
 from queue_runtime.provider import Abandon, Settlement
 from queue_runtime.scheduler import Timer
 from queue_runtime.session_client import SessionClient
-from queue_runtime.worker.context import Context
+from queue_runtime.worker.context import Context, Hold
 from queue_runtime.worker.crash_mark import CrashMark
-from queue_runtime.worker.verdict import GiveUp, RetryIn
+from queue_runtime.worker.finishing import not_settled, settle, settled
+from queue_runtime.worker.verdict import GiveBack, GiveUp, RetryIn, Verdict
 
 SLICE = 0.25
 """Longest wait in seconds of an idle session before it looks whether its place is wanted."""
@@ -24,6 +27,7 @@ NOT_SETTLED_DELAY = 5.0
 
 class _State(Enum):
     STEPPING = "stepping"
+    QUEUED = "queued"
     RUNNING = "running"
     WAITING = "waiting"
     SETTLING = "settling"
@@ -31,7 +35,7 @@ class _State(Enum):
 
 
 class SessionRun:
-    """stepping → running → settling → stepping …, with waiting between two attempts at one message.
+    """stepping → queued → running → settling → stepping …, with waiting between two attempts at one message.
 
     Only the head is worked on; the next message follows the confirmed settlement of the one before. While
     a failed head waits for its next attempt no thread is held, the lease is kept, and the rest waits. After
@@ -46,21 +50,25 @@ class SessionRun:
         # written by one step after the other
         self._head: ReceivedMessage | None = None
         self._since = 0.0
+        self._down = 0
+        self._blamed = False
         self._refused: GiveUp | None = None
         self._done = 0
         self._lock = threading.Lock()
         # guarded by _lock
         self._state = _State.STEPPING
+        self._leaving = False
         self._retry: Timer | None = None
         self._retry_at = 0.0
 
     def start(self) -> None:
         self._session.keep_alive()
-        self._submit()
+        self._submit(self._step)
 
     def stop(self) -> None:
         with self._lock:
-            if self._state is not _State.WAITING:
+            self._leaving = True
+            if self._state not in (_State.QUEUED, _State.WAITING):
                 return  # it looks for itself before its next step
             self._state = _State.STEPPING
             if self._retry is not None:
@@ -72,7 +80,7 @@ class SessionRun:
             given_back = self._state is _State.ENDED
             self._retry_at = self._context.runtime.clock.monotonic() + NOT_SETTLED_DELAY
         if self._head is not None:
-            self._context.attempts.note(self._head.delivery.broker_id, self._head.attempt)
+            self._context.history.tried(self._head.delivery.broker_id, self._head.attempt)
         if given_back:
             self._session.lease.lose("the worker failed on it")
             self._context.in_hand.end(self)
@@ -85,8 +93,8 @@ class SessionRun:
         with self._lock:
             return self._state is _State.RUNNING
 
-    def _submit(self) -> None:
-        self._context.submit(self, self._step, self._session.session_id)
+    def _submit(self, step: Callable[[], None]) -> None:
+        self._context.submit(self, step, self._session.session_id)
 
     def _step(self) -> None:
         """Go on with the head, or with the next message if there is none; end if there is nothing to do."""
@@ -94,17 +102,19 @@ class SessionRun:
             if self._state not in (_State.STEPPING, _State.WAITING):
                 return
             self._state = _State.STEPPING
-        if self._context.in_hand.stopping or (self._head is None and self._turn_is_over()):
+        if self._is_leaving() or (self._head is None and self._turn_is_over()):
             self._give_back()
             return
         if self._head is None and (head := self._next()) is not None:
             self._head = head
             self._refused = self._mark.admit(head)
-            self._since = self._context.runtime.clock.monotonic()
-        if self._head is None or self._session.lease.lost or self._context.in_hand.stopping:
+            self._since, self._down, self._blamed = self._context.runtime.clock.monotonic(), 0, False
+        with self._lock:
+            self._state = _State.QUEUED
+        if self._head is None or self._session.lease.lost or self._is_leaving():
             self._give_back()
-            return
-        self._handle(self._head)
+        elif self._context.in_hand.line_up(self, partial(self._submit, self._handle)):
+            self._handle()
 
     def _turn_is_over(self) -> bool:
         """It has had its share, others want its place, and there is nothing here that would go back."""
@@ -120,65 +130,94 @@ class SessionRun:
         clock = self._context.runtime.clock
         deadline = clock.monotonic() + self._context.turn.idle
         try:
-            while True:
+            # What is there is taken, however much its place is wanted.
+            if found := self._session.next_messages(1, 0.0, cancelled=self._is_leaving):
+                return found[0]
+            while self._session.continues:
                 left = deadline - clock.monotonic()
-                wanted = self._context.in_hand.permit_wanted or self._context.in_hand.stopping
-                wait = 0.0 if wanted else max(0.0, min(SLICE, left))
-                found = self._session.next_messages(1, wait, cancelled=self._is_stopping)
-                if found:
-                    return found[0]
-                if wait <= 0.0 or not self._session.continues:
+                wait = 0.0 if self._is_unwanted() else max(0.0, min(SLICE, left))
+                if wait <= 0.0:
                     return None
+                if found := self._session.next_messages(1, wait, cancelled=self._is_unwanted):
+                    return found[0]
         except QueueError:
-            return None  # lost, closed or unreachable: it is accepted again when the broker sees fit
+            pass  # lost, closed or unreachable: it is accepted again when the broker sees fit
+        return None
 
-    def _is_stopping(self) -> bool:
-        return self._context.in_hand.stopping
+    def _is_unwanted(self) -> bool:
+        return self._leaving or self._context.in_hand.permit_wanted
 
-    def _handle(self, message: ReceivedMessage) -> None:
+    def _is_leaving(self) -> bool:
+        return self._leaving  # set once, in one step: it is asked under the provider's locks
+
+    def _handle(self) -> None:
         with self._lock:
+            if self._state is not _State.QUEUED:
+                return  # it was stopped in the line
             self._state = _State.RUNNING
-        started = self._context.runtime.clock.monotonic()
-        if self._refused is None:
-            message.attempt = self._context.attempts.next_of(message.delivery.broker_id)
-        decision = self._refused or self._context.judge(message, since=self._since)
-        if isinstance(decision, RetryIn) and not self._session.lease.lost:
-            self._wait_for_retry(message, decision.delay)
+        message = self._head
+        if message is None or self._session.lease.lost:
+            self._give_back()
             return
-        settlement = self._context.settlement(message, decision)
+        started = self._context.runtime.clock.monotonic()
+        if (again := self._context.settlement_again(message)) is not None:
+            self._settle(message, again, started, None)
+            return
+        hold = Hold(since=self._since, in_place=True, down=self._down)
+        decision = self._context.judge(self, message, hold, self._refused)
+        if isinstance(decision, RetryIn | GiveBack) and not self._session.lease.lost:
+            self._down = 0 if decision.counted else self._down + 1
+            self._blamed = self._blamed or decision.counted
+            self._wait_for_retry(decision)
+        else:
+            self._settle(message, self._context.settlement(message, decision), started, decision)
+
+    def _wait_for_retry(self, decision: RetryIn | GiveBack) -> None:
+        self._context.in_hand.count("retried")
+        self._context.in_hand.leave(self)
+        here = isinstance(decision, RetryIn)
+        with self._lock:
+            leaving = self._leaving or not here
+            self._state = _State.WAITING
+            self._retry_at = self._context.runtime.clock.monotonic() + decision.delay
+            if not leaving:
+                self._retry = self._context.later(self, decision.delay, self._step, self._session.session_id)
+        if leaving:
+            self._context.in_hand.retry_due(self._retry_at)
+            self.stop()
+
+    def _settle(
+        self, message: ReceivedMessage, settlement: Settlement, started: float, decision: Verdict | None
+    ) -> None:
         with self._lock:
             self._state = _State.SETTLING
-        self._context.settle(
+        self._context.in_hand.leave(self)
+        settle(
+            self._context,
             self,
             message,
             settlement,
             self._session.settle_once,
-            lambda error: self._settled(message, settlement, started, error),
+            partial(self._settled, message, settlement, started, decision),
         )
 
-    def _wait_for_retry(self, message: ReceivedMessage, delay: float) -> None:
-        self._context.attempts.note(message.delivery.broker_id, message.attempt)
-        self._context.in_hand.count("retried")
-        with self._lock:
-            self._state = _State.WAITING
-            self._retry_at = self._context.runtime.clock.monotonic() + delay
-            self._retry = self._context.later(self, delay, self._step, self._session.session_id)
-        if self._context.in_hand.stopping:
-            self.stop()  # it was asked while the handler ran, and did not see a retry to cancel
-
     def _settled(
-        self, message: ReceivedMessage, settlement: Settlement, started: float, error: QueueError | None
+        self,
+        message: ReceivedMessage,
+        settlement: Settlement,
+        started: float,
+        decision: Verdict | None,
+        error: QueueError | None,
     ) -> None:
         with self._lock:
             self._state = _State.STEPPING
         if error is None:
-            self._context.attempts.forget(message.delivery.broker_id)
-            self._context.settled(message, settlement, started)
+            settled(self._context, message, settlement, started, decision)
             self._head = None
             self._done += 1
-            self._submit()
+            self._submit(self._step)
             return
-        self._context.not_settled(message, error)
+        not_settled(self._context, message, error)
         with self._lock:
             self._retry_at = self._context.runtime.clock.monotonic() + NOT_SETTLED_DELAY
         self._context.in_hand.retry_due(self._retry_at)
@@ -197,6 +236,8 @@ class SessionRun:
         try:
             if graceful:
                 self._mark.take_back()
+            if head is not None and head.settled_as is None and not self._blamed:
+                self._context.history.excuse(head.delivery.broker_id)
             if head is not None and head.settled_as is None and not self._session.lease.lost:
                 unsettled = True
                 backoff = max(0.0, retry_at - self._context.runtime.clock.monotonic())

@@ -6,71 +6,17 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from queue_runtime.errors import ConfigurationError, DecodeError
+from queue_runtime.errors import DecodeError
 from queue_runtime.message import Delivery
 from queue_runtime.retry import backoff
 from queue_runtime.worker.handling import Reject, Retry
-
-FLOOR_IN_PLACE = 0.1
-"""Shortest backoff in seconds of a message that stays here (in a session)."""
+from queue_runtime.worker.policy import FLOOR_IN_PLACE, HandlerPolicy
 
 FLOOR_GIVEN_BACK = 1.0
 """Shortest backoff in seconds of a message that goes back to the broker: a hot loop costs requests."""
 
 MAX_TRACEBACK = 4000
 """Characters of the traceback that a dead letter keeps: its end, where the cause is."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HandlerPolicy:
-    """How often a message is tried, and how long apart. Durations are seconds.
-
-    After `max_attempts` the message is dead-lettered; `permanent` exceptions do not wait for that. The
-    backoff is exponential from `base` up to `cap`, with full jitter. `max_hold` is the longest time that a
-    message of a session may hold up the ones behind it, from its first attempt to the last retry: it must
-    cover all the backoffs, and a message that asks for more with `Retry(delay)` is dead-lettered.
-
-    Attempts are counted by each worker for itself; what bounds them all is the broker's delivery count. A
-    message handed out more than `max_deliveries` times (default: three times `max_attempts`) may be ending
-    its processes, and is dead-lettered without being tried again.
-    """
-
-    max_attempts: int = 5
-    base: float = 1.0
-    cap: float = 60.0
-    permanent: tuple[type[Exception], ...] = ()
-    max_hold: float = 300.0
-    max_deliveries: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_attempts < 1:
-            raise ConfigurationError(f"max_attempts must be at least 1, it is {self.max_attempts}")
-        for name in ("base", "cap", "max_hold"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigurationError(
-                    f"{name} must be a number of seconds from 0 on, it is {getattr(self, name)!r}"
-                )
-        if self.max_deliveries is not None and self.max_deliveries < self.max_attempts:
-            raise ConfigurationError(
-                f"max_deliveries={self.max_deliveries} is below max_attempts={self.max_attempts}: messages "
-                "would be dead-lettered before they were tried that often; raise it, or leave it out"
-            )
-        if not isinstance(self.permanent, tuple) or not all(map(_is_exception, self.permanent)):
-            raise ConfigurationError(
-                f"permanent must be a tuple of exception classes, it is {self.permanent!r}"
-            )
-        longest = sum(
-            FLOOR_IN_PLACE + min(self.cap, self.base * 2.0**n) for n in range(self.max_attempts - 1)
-        )
-        if longest > self.max_hold:
-            raise ConfigurationError(
-                f"max_hold={self.max_hold:g} s does not cover the retries, which take up to {longest:g} s; "
-                "raise it, or lower max_attempts, base or cap"
-            )
-
-    @property
-    def delivery_limit(self) -> int:
-        return self.max_deliveries if self.max_deliveries is not None else 3 * self.max_attempts
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +26,20 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class RetryIn:
-    """Try again after `delay` seconds."""
+    """Try again after `delay` seconds, in its place where it has one."""
 
     delay: float
+    counted: bool = True
+    """It was an attempt. If not, what the handler needs was down: it stays here, wherever it came from."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Let go of it, and of its session: it has held up others long enough. It comes again after `delay`
+    seconds."""
+
+    delay: float
+    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,22 +52,36 @@ class GiveUp:
     traceback: str | None = None
 
 
-Verdict = Done | RetryIn | GiveUp
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Complete the message although it was not handled: it would be dead-lettered, and the policy drops
+    it."""
+
+    instead_of: GiveUp
 
 
-def before_handler(delivery: Delivery, policy: HandlerPolicy) -> GiveUp | None:
+Verdict = Done | RetryIn | GiveBack | GiveUp | Drop
+
+
+def before_handler(delivery: Delivery, attempt: int, excused: int, policy: HandlerPolicy) -> GiveUp | None:
     """The verdict on a message that must not reach the handler; None for all others.
 
     The broker's count is evidence only against a message that came first of its session in its receive:
-    one that came behind others was counted for their failures.
+    one that came behind others was counted for their failures. Of the deliveries to this process, *excused*
+    ones say nothing against it either. Its attempts are over already where the last one did not come to an
+    end of its own.
     """
-    if delivery.problem is not None:
-        return GiveUp(reason="DecodeError", description=delivery.problem)
-    if not delivery.follows and delivery.delivery_count > policy.delivery_limit:
+    deliveries = delivery.delivery_count - excused
+    if not delivery.follows and deliveries > policy.delivery_limit:
         return GiveUp(
             reason="MaxDeliveriesExceeded",
-            description=f"handed out {delivery.delivery_count} times and never completed; "
+            description=f"handed out {deliveries} times and never completed; "
             "its handler may be ending the process",
+        )
+    if attempt > policy.max_attempts and policy.on_exhausted != "block":
+        return GiveUp(
+            reason="MaxAttemptsExceeded",
+            description=f"{attempt - 1} attempts, the last of which lost its lease before it ended",
         )
     return None
 
@@ -120,13 +91,16 @@ def verdict(
     attempt: int,
     policy: HandlerPolicy,
     *,
-    held: float | None,
+    held: float,
+    in_place: bool,
+    down: int = 0,
     random: Callable[[], float],
 ) -> Verdict:
     """What to do after attempt number *attempt* ended with *error*, or without one.
 
-    *held* are the seconds since the first attempt for a message that is retried in its place, in a session;
-    None for one that goes back to the broker in between.
+    *held* are the seconds since the first attempt of this hold. *in_place* is whether others wait behind it
+    meanwhile, in its session; else it goes back to the broker in between. *down* is how often in a row,
+    before this, the handler's own surroundings were down.
     """
     if error is None:
         return Done()
@@ -136,16 +110,39 @@ def verdict(
         return GiveUp(reason="DecodeError", description=text_of(error), exception=_class_name(error))
     if isinstance(error, policy.permanent):
         return _give_up(type(error).__name__, error)
+    if isinstance(error, policy.downstream):
+        delay = backoff(down + 1, base=policy.base, cap=policy.cap, floor=FLOOR_IN_PLACE, random=random)
+        fits = held + delay <= policy.max_hold
+        return RetryIn(delay, counted=False) if fits else GiveBack(delay, counted=False)
     if attempt >= policy.max_attempts:
         return _give_up("MaxAttemptsExceeded", error)
     if isinstance(error, Retry) and error.delay is not None:
         delay = error.delay
     else:
-        floor = FLOOR_GIVEN_BACK if held is None else FLOOR_IN_PLACE
+        floor = FLOOR_IN_PLACE if in_place else FLOOR_GIVEN_BACK
         delay = backoff(attempt, base=policy.base, cap=policy.cap, floor=floor, random=random)
-    if held is not None and held + delay > policy.max_hold:
+    if in_place and held + delay > policy.max_hold:
         return _give_up("MaxHoldExceeded", error)
     return RetryIn(delay)
+
+
+def instead_of_dead_lettering(end: GiveUp, policy: HandlerPolicy, *, held: float, in_place: bool) -> Verdict:
+    """What becomes of a message that would be dead-lettered, by the policy's `on_exhausted`."""
+    if policy.on_exhausted == "dead_letter":
+        return end
+    if policy.on_exhausted == "drop":
+        return Drop(end)
+    # It stays: in its place for as long as a session may be held up by one hold, else at the broker.
+    fits = in_place and held + policy.cap <= policy.max_hold
+    return RetryIn(policy.cap) if fits else GiveBack(policy.cap)
+
+
+def is_trouble(error: BaseException | None, policy: HandlerPolicy) -> bool | None:
+    """Whether *error* is one of those that may be everybody's: True and False count in the processing
+    breaker. None does not: the handler was not entered, or it asked to be entered again."""
+    if isinstance(error, Retry | DecodeError):
+        return None
+    return error is not None and not isinstance(error, (Reject, *policy.permanent))
 
 
 def _give_up(reason: str, error: BaseException) -> GiveUp:
@@ -163,10 +160,6 @@ def text_of(error: BaseException) -> str:
         return str(error)
     except Exception as exc:  # what the handler raised is still to be judged, and its session to go on
         return f"(its text cannot be had: {type(exc).__name__})"
-
-
-def _is_exception(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Exception)
 
 
 def _class_name(error: BaseException) -> str:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from queue_runtime.clock import instant
 from queue_runtime.worker.context import Context
 from queue_runtime.worker.fetcher import Fetcher
-from queue_runtime.worker.in_hand import Tally
-from queue_runtime.worker.report import NOTHING_TO_STOP, State, StopReport, WorkerStatus
+from queue_runtime.worker.in_hand import Tally, Trouble
+from queue_runtime.worker.processing import Pause
+from queue_runtime.worker.report import (
+    NOTHING_TO_STOP,
+    Paused,
+    Reason,
+    State,
+    StopReport,
+    WorkerHealth,
+    WorkerStatus,
+)
 
 log = logging.getLogger("queue_runtime")
 
@@ -18,15 +29,22 @@ LOOK = 0.2
 """Seconds between two looks at whether a signal has come: a signal handler must not take a lock."""
 
 
+EXIT_DEADLINE = 25.0
+"""Seconds that handlers get at the end of the interpreter, where nobody has stopped the worker."""
+
+
 class Work:
     """Running until `stop`, which may be called by any number of threads: all are answered by one report."""
 
-    def __init__(self, context: Context, fetcher: Fetcher) -> None:
+    def __init__(self, context: Context, fetcher: Fetcher, *, threads: int) -> None:
         self.in_hand = context.in_hand
         self._context = context
         self._runtime = context.runtime
         self._fetcher = fetcher
+        self._threads = threads
+        """Threads of the executor that were claimed for it."""
         self._pid = os.getpid()
+        self._started_at = self._runtime.clock.monotonic()
         self._forget_client: Callable[[], None] = lambda: None
         self._stop_lock = threading.Lock()
         self._stopped = threading.Event()
@@ -36,8 +54,9 @@ class Work:
         self._report: StopReport | None = None
 
     def start(self) -> None:
-        log.info("worker on %r starts: concurrency %d", self._context.queue, self.in_hand.permits)
-        self._forget_client = self._runtime.before_close(self.stop)
+        log.info("worker on %r starts: concurrency %d", self._context.queue, self.in_hand.concurrency)
+        self._forget_client = self._runtime.before_close(self._close)
+        atexit.register(self._exit)
         self._fetcher.start()
 
     @property
@@ -53,7 +72,20 @@ class Work:
         """It is being stopped, or has ended because the client was closed. For a predicate of `in_hand`."""
         return not self.in_hand.has_fetcher()
 
-    def stop(self, deadline: float, *, hurry: Callable[[], bool] | None = None) -> StopReport:
+    def has_ended(self) -> bool:
+        """Nothing is fetched any more, because it was stopped or its client closed."""
+        return self.in_hand.wait(self.is_over, 0.0)
+
+    def lost_for(self) -> float:
+        """Seconds for which the broker has answered nothing although it was asked."""
+        if not isinstance(self.in_hand.not_fetching(), Trouble):
+            return 0.0
+        answered_at = self.in_hand.signs().answered_at
+        return self._runtime.clock.monotonic() - (self._started_at if answered_at is None else answered_at)
+
+    def stop(
+        self, deadline: float, *, hurry: Callable[[], bool] | None = None, reason: Reason = "asked"
+    ) -> StopReport:
         """Stop in the order that `Worker.stop` tells.
 
         With *hurry* the process is about to end: so a poll that cannot be woken is waited for too, until the
@@ -63,32 +95,90 @@ class Work:
             return NOTHING_TO_STOP  # it runs in the parent, whose locks are not ours
         with self._stop_lock:
             first, self._stopping = not self._stopping, True
-        if first:
-            self._report = self._stop(deadline, hurry)
-            self._stopped.set()
-        else:
+        inside = self.in_hand.is_mine  # a handler that waits for the end of its own would wait in vain
+        if first and inside:
+            self._stop_behind(deadline, reason)
+        elif first:
+            self._finish(deadline, hurry, reason)
+        elif not inside:
             self._stopped.wait(deadline)
-        return self._report or self._result(self.in_hand.tally(), overdue=0, unanswered=0)
+        return self._report or self._preliminary(reason)
 
     def status(self) -> WorkerStatus:
+        queue, in_hand = self._context.queue, self.in_hand
         if self._pid != os.getpid():
-            return WorkerStatus(queue=self._context.queue, state="forked", concurrency=self.in_hand.permits)
-        tally = self.in_hand.tally()
+            return WorkerStatus(queue=queue, state="forked", concurrency=in_hand.concurrency)
+        tally = in_hand.tally()
         return WorkerStatus(
-            queue=self._context.queue,
+            queue=queue,
             state=self.state,
-            concurrency=self.in_hand.permits,
-            handlers=len(self.in_hand.handler_threads()),
-            held=len(self.in_hand.runs()),
+            concurrency=in_hand.concurrency,
+            handlers=len(in_hand.handler_threads()),
+            held=len(in_hand.runs()),
+            prefetch=in_hand.prefetch,
+            pollers=len(self._fetcher.threads()),
+            ordering="best-effort" if self._context.capabilities.sessions == "none" else "sessions",
+            paused=self._paused(),
             leases=len(self._runtime.leases),
             completed=tally.completed,
             retried=tally.retried,
             dead_lettered=tally.dead_lettered,
+            dropped=tally.dropped,
             lost=tally.lost,
             unknown=tally.unknown,
         )
 
-    def _stop(self, deadline: float, hurry: Callable[[], bool] | None) -> StopReport:
+    def health(self) -> WorkerHealth:
+        state, signs, paused = self.state, self.in_hand.signs(), self._paused()
+        now = self._runtime.clock.monotonic()
+        progress = max((at for at in (signs.answered_at, signs.settled_at) if at is not None), default=None)
+        lives = state in ("running", "stopping")
+        return WorkerHealth(
+            queue=self._context.queue,
+            state=state,
+            alive=lives and (state == "stopping" or bool(self._fetcher.threads())),
+            fetching=state == "running" and paused is None,
+            last_progress=None if progress is None else now - progress,
+            last_answer=None if signs.answered_at is None else now - signs.answered_at,
+            lag=signs.lag,
+            paused=None if paused is None else f"{paused.by}: {paused.why}",
+        )
+
+    def _paused(self) -> Paused | None:
+        found = self.in_hand.not_fetching()
+        if found is None:
+            return None
+        return Paused(
+            by="handlers" if isinstance(found, Pause) else "provider",
+            why=found.why,
+            retry_at=instant(self._runtime.clock, found.retry_at),
+        )
+
+    def _stop_behind(self, deadline: float, reason: Reason) -> None:
+        """On a thread of its own, which ends with the stop."""
+        name = f"queue_runtime-stop-{self._context.queue}"
+        behind = threading.Thread(target=self._finish, args=(deadline, None, reason), name=name, daemon=True)
+        try:
+            behind.start()
+        except RuntimeError:  # no thread is to be had: nothing can be waited for
+            self._finish(0.0, None, reason)
+
+    def _close(self, deadline: float) -> None:
+        """The client is closed: what this thread itself has in hand can be settled no more."""
+        self.stop(deadline, reason="closed")
+        if self.in_hand.is_mine:
+            end = self._runtime.clock.monotonic() + deadline
+            self._wait(lambda: self.in_hand.is_empty(but=1), end, None)
+
+    def _exit(self) -> None:
+        """The interpreter ends, and nobody has stopped this: its threads would end where they are."""
+        self.stop(EXIT_DEADLINE)
+
+    def _finish(self, deadline: float, hurry: Callable[[], bool] | None, reason: Reason) -> None:
+        self._report = self._stop(deadline, hurry, reason)
+        self._stopped.set()
+
+    def _stop(self, deadline: float, hurry: Callable[[], bool] | None, reason: Reason) -> StopReport:
         clock = self._runtime.clock
         end = clock.monotonic() + deadline
         before = self.in_hand.tally()
@@ -117,10 +207,11 @@ class Work:
             )
             ended = self._wait(lambda: not self.in_hand.has_fetcher(), end, hurry)
         if ended:
-            self._fetcher.thread.join()
+            self._fetcher.join()
         self._forget_client()
-        self._runtime.executor.claim(-self.in_hand.permits)
-        return self._result(before, overdue=sum(still_running), unanswered=still_running.count(False))
+        atexit.unregister(self._exit)
+        self._runtime.executor.claim(-self._threads)
+        return self._result(before, still_running, reason)
 
     def _wait(self, fact: Callable[[], bool], end: float, hurry: Callable[[], bool] | None) -> bool:
         """Wait for *fact* until the moment *end*, or until *hurry* is true; returns whether it is so."""
@@ -131,16 +222,38 @@ class Work:
             if left <= 0 or (hurry is not None and hurry()):
                 return False
 
-    def _result(self, before: Tally, *, overdue: int, unanswered: int) -> StopReport:
+    def _result(self, before: Tally, still_running: Sequence[bool], reason: Reason) -> StopReport:
         now = self.in_hand.tally()
         stuck = self.in_hand.handler_threads()
-        poll = [self._fetcher.thread.name] if self._fetcher.thread.is_alive() else []
+        polls = sorted(thread.name for thread in self._fetcher.threads())
         return StopReport(
             completed=now.completed,
             dead_lettered=now.dead_lettered,
-            finished=now.completed + now.dead_lettered - before.completed - before.dead_lettered,
+            dropped=now.dropped,
+            finished=_finished(now) - _finished(before),
             released=now.released - before.released,
-            overdue=overdue,
-            unknown=now.unknown - before.unknown + unanswered,
-            threads_left=(*stuck, *poll),
+            overdue=still_running.count(True),
+            unknown=now.unknown - before.unknown + still_running.count(False),
+            threads_left=(*stuck, *polls),
+            reason=reason,
         )
+
+    def _preliminary(self, reason: Reason) -> StopReport:
+        """What can be said while the stop goes on."""
+        now = self.in_hand.tally()
+        return StopReport(
+            completed=now.completed,
+            dead_lettered=now.dead_lettered,
+            dropped=now.dropped,
+            finished=0,
+            released=0,
+            overdue=0,
+            unknown=0,
+            threads_left=(),
+            in_hand=len(self.in_hand.runs()),
+            reason=reason,
+        )
+
+
+def _finished(tally: Tally) -> int:
+    return tally.completed + tally.dead_lettered + tally.dropped

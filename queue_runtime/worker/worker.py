@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import math
+import random
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from queue_runtime.client import QueueClient
-from queue_runtime.errors import ConfigurationError
-from queue_runtime.events import WorkerWarned
+from queue_runtime.errors import ConfigurationError, QueueError
+from queue_runtime.events import FetchFailed, WorkerWarned
 from queue_runtime.message import ReceivedMessage, check_queue
 from queue_runtime.provider import QueueDescription
+from queue_runtime.retry import backoff
 from queue_runtime.runtime import Runtime
-from queue_runtime.worker.attempts import Attempts
-from queue_runtime.worker.context import Context, Turn
+from queue_runtime.worker.context import Context
 from queue_runtime.worker.fetcher import Fetcher
 from queue_runtime.worker.handling import entry_point
+from queue_runtime.worker.hooks import Hooks
 from queue_runtime.worker.in_hand import InHand
-from queue_runtime.worker.report import NOTHING_TO_STOP, StopReport, WorkerStatus
-from queue_runtime.worker.verdict import HandlerPolicy
+from queue_runtime.worker.options import Turn, WorkerOptions
+from queue_runtime.worker.policy import HandlerPolicy
+from queue_runtime.worker.report import (
+    NOTHING_TO_STOP,
+    Reason,
+    State,
+    StopReport,
+    WorkerHealth,
+    WorkerStatus,
+)
 from queue_runtime.worker.work import LOOK, Work
 
 T = TypeVar("T")
@@ -39,20 +51,29 @@ class Worker:
     """Calls *handler* with each message of *queue*, at most *concurrency* at once; returning completes it.
 
     With ``payload=SomeDataclass`` the handler is called with the decoded payload and the message. A handler
-    that raises is tried again by *policy*; `Retry` asks for that, `Reject` for the dead-letter queue. Leases
-    are kept alive meanwhile; `message.lease` says if one is lost all the same. One question to the broker
-    waits *poll* seconds for messages: what idle costs, and on SQS, whose polls cannot be woken, how long the
-    end of `run` may take.
+    that raises is tried again by *policy*; `Retry` asks for that, `Reject` for the dead-letter queue. *hooks*
+    are told of each attempt. Leases are kept alive meanwhile; `message.lease` says if one is lost all the
+    same.
+
+    At most *prefetch* messages, or sessions, are leased at once (None: as many as *concurrency*). What is
+    above *concurrency* waits here for a handler, its lease kept alive: that pays where handlers are quick and
+    the broker is far, and makes other processes wait for what lies here. One question to the broker waits
+    *poll* seconds for messages: what idle costs, and on SQS, whose polls cannot be woken, how long the end of
+    `run` may take. On queues without sessions there are more questions at once while answers come back full.
 
     On a queue with sessions one message of a session is handled at a time, in order, and the session waits
     for its failed head. It is let go after *session_idle* seconds without a message, or at once when its
     place is wanted. So that a busy one starves no other it is let go too, between two messages, when its
     place is wanted and it has had it for *session_max_time* seconds (``inf``: for ever) or
-    *session_max_messages* messages; its place is wanted when all *concurrency* of them are taken.
+    *session_max_messages* messages; its place is wanted when all *prefetch* of them are taken. On a queue
+    that keeps no order, messages with one session id are handled one at a time here; up to twice
+    *concurrency* of them wait for that beyond *prefetch*.
 
-    One worker serves one queue; several may share a client, its threads and its leases. A worker that runs
-    when its process forks runs in the parent only; its `status` in the child says so. Raises
-    `ConfigurationError` for what cannot work; the queue is looked at by `start`.
+    `run` stops by itself when the broker has answered nothing for *give_up_after* seconds (None: it never
+    does). One worker serves one queue; several may share a client, its threads and its leases. A worker that
+    runs when its process forks runs in the parent only; its `status` in the child says so. One that still
+    runs when the interpreter ends is stopped first. Raises `ConfigurationError` for what cannot work; the
+    queue is looked at by `start`.
     """
 
     @overload
@@ -64,11 +85,14 @@ class Worker:
         *,
         payload: None = None,
         concurrency: int = 16,
+        prefetch: int | None = None,
         policy: HandlerPolicy | None = None,
+        hooks: Sequence[Hooks] = (),
         session_idle: float = 2.0,
-        session_max_time: float = 30.0,
+        session_max_time: float = 5.0,
         session_max_messages: int | None = None,
         poll: float = POLL,
+        give_up_after: float | None = None,
     ) -> None: ...
 
     @overload
@@ -80,11 +104,14 @@ class Worker:
         *,
         payload: type[T],
         concurrency: int = 16,
+        prefetch: int | None = None,
         policy: HandlerPolicy | None = None,
+        hooks: Sequence[Hooks] = (),
         session_idle: float = 2.0,
-        session_max_time: float = 30.0,
+        session_max_time: float = 5.0,
         session_max_messages: int | None = None,
         poll: float = POLL,
+        give_up_after: float | None = None,
     ) -> None: ...
 
     def __init__(
@@ -95,50 +122,45 @@ class Worker:
         *,
         payload: type[Any] | None = None,
         concurrency: int = 16,
+        prefetch: int | None = None,
         policy: HandlerPolicy | None = None,
+        hooks: Sequence[Hooks] = (),
         session_idle: float = 2.0,
-        session_max_time: float = 30.0,
+        session_max_time: float = 5.0,
         session_max_messages: int | None = None,
         poll: float = POLL,
+        give_up_after: float | None = None,
     ) -> None:
         check_queue(queue)
-        if not isinstance(concurrency, int) or concurrency < 1:
-            raise ConfigurationError(
-                f"concurrency must be a whole number from 1 on, it is {concurrency!r}", queue=queue
-            )
-        if not 0 <= session_idle < float("inf"):
-            raise ConfigurationError(f"session_idle must be seconds from 0 on, it is {session_idle!r}")
-        if not session_max_time > 0:
-            raise ConfigurationError(f"session_max_time must be seconds above 0, it is {session_max_time!r}")
-        if session_max_messages is not None and (
-            not isinstance(session_max_messages, int) or session_max_messages < 1
-        ):
-            raise ConfigurationError(
-                "session_max_messages must be a whole number from 1 on, or None for no limit, it is "
-                f"{session_max_messages!r}"
-            )
-        if not 0 < poll < float("inf"):
-            raise ConfigurationError(f"poll must be seconds above 0, it is {poll!r}")
         if not isinstance(client, QueueClient):
             raise ConfigurationError(
                 f"client must be a QueueClient, as connect(URL) makes it, not {client!r}"
             )
-        if policy is not None and not isinstance(policy, HandlerPolicy):
-            raise ConfigurationError(f"policy must be a HandlerPolicy(...), it is {policy!r}", queue=queue)
         self._client = client
         self._queue = queue
-        self._enter = entry_point(handler, payload)
-        self._concurrency = concurrency
-        self._policy = policy or HandlerPolicy()
-        self._turn = Turn(idle=session_idle, longest=session_max_time, most=session_max_messages)
-        self._poll = poll
+        self._enter = entry_point(handler, payload, hooks)
+        self._options = WorkerOptions(
+            concurrency=concurrency,
+            prefetch=concurrency if prefetch is None else prefetch,
+            policy=HandlerPolicy() if policy is None else policy,
+            turn=Turn(idle=session_idle, longest=session_max_time, most=session_max_messages),
+            poll=poll,
+            give_up_after=give_up_after,
+        )
         self._signals = 0  # written by signal handlers, which take no lock
-        self._lock = threading.Lock()
-        # guarded by _lock
+        self._changed = threading.Condition()
+        # guarded by _changed
         self._work: Work | None = None
+        self._starting = False
+        """`run` waits for its broker."""
+        self._called_off = False
 
     def run(self, *, deadline: float = STOP_DEADLINE) -> StopReport:
         """Start, block until SIGTERM, SIGINT or `stop`, and stop within *deadline* seconds.
+
+        A broker that does not answer at the start is waited for, as one that is lost later is: for
+        `give_up_after` seconds. ``sys.exit(worker.run().exit_code)`` tells a supervisor: 0 stopped, 2 the
+        broker was lost; what cannot work raises, of which Python makes 1.
 
         As the process is about to end, a poll that cannot be woken is waited for: what SQS gave to a
         connection that is gone would stay hidden for a lease. A second signal waits for nothing. Outside the
@@ -146,7 +168,9 @@ class Worker:
         """
         self._signals = 0
         with _Signals(self._on_signal):
-            self.start()
+            not_started = self._start_when_it_answers()
+            if not_started is not None:
+                return replace(NOTHING_TO_STOP, reason=not_started)
             return self._run_until(lambda work: False, deadline)
 
     def run_until_idle(self, *, wait: float = 0.0, deadline: float = STOP_DEADLINE) -> StopReport:
@@ -157,36 +181,52 @@ class Worker:
         Backoffs are waited for on the client's clock: with a `FakeClock` another thread must advance it.
         """
         self._signals = 0
-        self._start(poll=wait, turn=replace(self._turn, idle=min(wait, self._turn.idle)))
+        turn = self._options.turn
+        self._start(poll=wait, turn=replace(turn, idle=min(wait, turn.idle)))
         return self._run_until(lambda work: work.in_hand.is_idle(), deadline)
 
     def start(self) -> None:
-        """Look at the queue and start fetching, on a thread of its own; returns at once.
+        """Look at the queue and start fetching, on threads of its own; returns at once.
 
         Raises `QueueNotFound`, and `ConfigurationError` if the queue has no dead-letter queue: what can
-        never be handled would have nowhere to go.
+        never be handled would have nowhere to go, unless the policy's `on_exhausted` says so.
         """
-        self._start(poll=self._poll, turn=self._turn)
+        self._start(poll=self._options.poll, turn=self._options.turn)
 
     def stop(self, deadline: float = STOP_DEADLINE) -> StopReport:
         """Stop within *deadline* seconds and say how that went. A second call answers the same.
 
-        1 fetch no more; 2 release what was not started; 3 let handlers finish, their leases kept; 4 at the
-        deadline tell those that have not that their leases are lost. A poll that cannot be woken is not
-        waited for: the report names its thread, and what it still brings is released. Call it from any
-        thread but a handler's, which would wait for itself.
+        1 fetch no more; 2 release what was not started; 3 let handlers finish, their leases kept, until they
+        are settled; 4 at the deadline tell those that have not that their leases are lost. A poll that cannot
+        be woken is not waited for: the report names its thread, and what it still brings is released.
+
+        Any thread may call. Inside a handler it asks for the stop and returns at once, because that handler
+        is among those waited for: the report says how much is `in_hand`, and `run`, or another `stop`,
+        returns the whole.
         """
-        with self._lock:
+        with self._changed:
             work = self._work
+            self._called_off = self._starting
+            self._changed.notify_all()
         return NOTHING_TO_STOP if work is None else work.stop(deadline)
 
     def status(self) -> WorkerStatus:
         """How it is doing, at this moment."""
-        with self._lock:
-            work = self._work
-        if work is None:
-            return WorkerStatus(queue=self._queue, state="new", concurrency=self._concurrency)
+        with self._changed:
+            work, starting = self._work, self._starting
+        if work is None or starting:
+            state: State = "starting" if starting else "new"
+            return WorkerStatus(queue=self._queue, state=state, concurrency=self._options.concurrency)
         return work.status()
+
+    def health(self) -> WorkerHealth:
+        """Whether it does its work, for a probe; see `HealthServer`."""
+        with self._changed:
+            work, starting = self._work, self._starting
+        if work is None or starting:
+            state: State = "starting" if starting else "new"
+            return WorkerHealth(queue=self._queue, state=state, alive=starting, fetching=False)
+        return work.health()
 
     def __enter__(self) -> Self:
         self.start()
@@ -209,57 +249,116 @@ class Worker:
         target = runtime.target(self._queue)
         found = runtime.describe(target)
         self._check(found, runtime)
-        with self._lock:
+        options = self._options
+        with self._changed:
             if self._work is not None and self._work.state in ("running", "stopping"):
                 raise ConfigurationError(f"the worker on {self._queue!r} is {self._work.state} already")
-            runtime.executor.claim(self._concurrency)
-            in_hand = InHand(runtime.clock, self._concurrency)
+            threads = options.threads(found.capabilities)
+            runtime.executor.claim(threads)
+            in_hand = InHand(
+                runtime.clock,
+                prefetch=options.prefetch,
+                concurrency=options.concurrency,
+                breaker=options.policy.breaker,
+            )
             context = Context(
                 runtime=runtime,
                 queue=self._queue,
                 enter=self._enter,
-                policy=self._policy,
+                policy=options.policy,
                 turn=turn,
                 capabilities=found.capabilities,
                 in_hand=in_hand,
-                attempts=Attempts(),
             )
-            fetcher = Fetcher(context, sessions=found.capabilities.sessions != "none", wait=poll)
-            self._work = Work(context, fetcher)
+            self._work = Work(context, Fetcher(context, wait=poll), threads=threads)
             self._work.start()
+
+    def _start_when_it_answers(self) -> Reason | None:
+        """Start, or wait for the broker to answer; why not, if that was called off or has lasted too long."""
+        runtime = self._client.runtime_for(self._queue)
+        began = runtime.clock.monotonic()
+        with self._changed:
+            self._starting, self._called_off = True, False
+        try:
+            for failures in count(1):
+                try:
+                    self.start()
+                except QueueError as exc:
+                    if not exc.retryable:
+                        raise
+                    delay = backoff(failures, base=0.5, cap=30.0, floor=0.1, random=random.random)
+                    runtime.events(
+                        FetchFailed(queue=self._queue, error=type(exc).__name__, text=str(exc), delay=delay)
+                    )
+                    lost = self._options.give_up_after
+                    end = math.inf if lost is None else began + lost
+                    reason = self._wait_for_broker(runtime, delay, end)
+                    if reason is not None:
+                        return reason
+                else:
+                    return None
+        finally:
+            with self._changed:
+                self._starting = False
+        return None
+
+    def _wait_for_broker(self, runtime: Runtime, delay: float, end: float) -> Reason | None:
+        """Wait for *delay* seconds; returns why the worker is not to start, if so."""
+        clock = runtime.clock
+        again = clock.monotonic() + delay
+        while (now := clock.monotonic()) < again:
+            if now >= end:
+                return "provider lost"
+            with self._changed:
+                clock.wait_for(self._changed, lambda: self._called_off, min(LOOK, again - now))
+                if self._called_off or self._signals:
+                    return "asked"
+            if runtime.closed:
+                return "closed"
+        return None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
 
     def _check(self, found: QueueDescription, runtime: Runtime) -> None:
-        if found.dead_letter_queue is None:
+        policy = self._options.policy
+        if found.dead_letter_queue is None and policy.on_exhausted == "dead_letter":
             raise ConfigurationError(
                 f"queue {self._queue!r} has no dead-letter queue, so a message that can never be handled has "
-                "nowhere to go; give it one (on SQS: a RedrivePolicy)",
+                "nowhere to go; give it one (on SQS: a RedrivePolicy), or say what becomes of it: "
+                'HandlerPolicy(on_exhausted="drop") or "block"',
                 queue=self._queue,
                 operation="start",
             )
         most = found.max_receives
-        if most is not None and most <= self._policy.max_attempts:
+        if most is not None and most <= policy.max_attempts:
             runtime.events(
                 WorkerWarned(
                     queue=self._queue,
                     text=f"the broker moves a message to the dead-letter queue after {most} deliveries, and "
-                    f"max_attempts is {self._policy.max_attempts}: it may be moved before its last attempt, "
-                    f"and without its record; let the broker allow more than {self._policy.max_attempts}",
+                    f"max_attempts is {policy.max_attempts}: it may be moved before its last attempt, "
+                    f"and without its record; let the broker allow more than {policy.max_attempts}",
                 )
             )
 
     def _run_until(self, enough: Callable[[Work], bool], deadline: float) -> StopReport:
-        """Wait for a signal, for `stop`, or for *enough*, which is asked with the lock of `in_hand` held."""
-        with self._lock:
+        """Wait for a signal, for `stop`, for a broker that is lost for too long, or for *enough*, which is
+        asked with the lock of `in_hand` held."""
+        with self._changed:
             work = self._work
         if work is None:
             return NOTHING_TO_STOP
-        while not self._signals and not work.in_hand.wait(lambda: work.is_over() or enough(work), LOOK):
-            pass
+        lost_for = math.inf if self._options.give_up_after is None else self._options.give_up_after
+        reason: Reason = "asked"
+        while not self._signals:
+            if work.lost_for() >= lost_for:
+                reason = "provider lost"
+                break
+            if work.in_hand.wait(lambda: work.is_over() or enough(work), LOOK):
+                reason = "asked" if work.has_ended() else "idle"
+                break
         allowed = max(1, self._signals)
-        return work.stop(deadline, hurry=lambda: self._signals > allowed)
+        return work.stop(deadline, hurry=lambda: self._signals > allowed, reason=reason)
 
 
 class _Signals:

@@ -26,8 +26,9 @@ from queue_runtime.events import (
     SettlementFailed,
 )
 from queue_runtime.testing import FakeClock
-from queue_runtime.worker.context import Context
-from queue_runtime.worker.verdict import Verdict
+from queue_runtime.worker.context import Context, Hold
+from queue_runtime.worker.in_hand import Run
+from queue_runtime.worker.verdict import GiveUp, Verdict
 from tests.fakes import Script, fails, loses, scripted
 from tests.worker.hands import (
     ANY_QUEUE,
@@ -88,7 +89,10 @@ class TestBadWeather:
                 script.always(SETTLE[queue])
                 let_time_pass(clock, until=lambda: bool(of(events, MessageCompleted)))
 
-        assert desk.calls == [("a1", 1), ("a1", 1)], "it came again"
+        assert desk.calls == [("a1", 1)], "it came again, and was done already"
+        [completed] = of(events, MessageCompleted)
+        assert isinstance(completed, MessageCompleted)
+        assert completed.repeated
 
     @SESSIONS
     def test_a_message_that_cannot_be_dead_lettered_goes_back_and_does_not_run_in_a_hot_loop(
@@ -105,7 +109,9 @@ class TestBadWeather:
                 assert desk.calls == [("a1", 1)]
                 clock.block_until(2)
                 clock.advance(5.0)
-                desk.wait_for_calls("a1", "a1", "a2")
+                desk.wait_for_calls("a1", "a2")
+            [letter] = client.dead_letters(queue).list()
+            assert letter.text == "a1", "dead-lettered, without having been handled again"
 
     def test_a_lease_that_is_lost_raises_in_check(self, client: QueueClient, clock: FakeClock) -> None:
         send(client, "plain", "a1")
@@ -127,10 +133,12 @@ def test_a_run_that_fails_in_a_way_of_its_own_gives_its_permit_back_and_says_so(
     send(client, "plain", "a1", "b1")
     broken = {"a1"}
 
-    def judge(self: Context, message: ReceivedMessage, *, since: float | None) -> Verdict:
+    def judge(
+        self: Context, run: Run, message: ReceivedMessage, hold: Hold, refused: GiveUp | None = None
+    ) -> Verdict:
         if message.text in broken:
             raise AssertionError("a mistake in the worker itself")
-        return real_judge(self, message, since=since)
+        return real_judge(self, run, message, hold, refused)
 
     real_judge = Context.judge
     monkeypatch.setattr(Context, "judge", judge)

@@ -92,9 +92,9 @@ def test_a_head_that_waits_for_its_retry_keeps_its_turn(
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"session_max_time": 0.0}, "session_max_time must be seconds above 0, it is 0.0"),
-        ({"session_max_time": float("nan")}, "session_max_time must be seconds above 0"),
-        ({"session_max_messages": 0}, "session_max_messages must be a whole number from 1 on, or None"),
+        ({"session_max_time": 0.0}, "session_max_time must be a number of seconds above 0, it is 0.0"),
+        ({"session_max_time": float("nan")}, "session_max_time must be a number of seconds above 0"),
+        ({"session_max_messages": 0}, "session_max_messages must be a whole number from 1 on"),
         ({"session_max_messages": 2.5}, "session_max_messages must be a whole number"),
     ],
 )

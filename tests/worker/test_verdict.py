@@ -10,16 +10,19 @@ import pytest
 from queue_runtime.errors import ConfigurationError, DecodeError
 from queue_runtime.message import Delivery, Message
 from queue_runtime.worker.handling import Reject, Retry
+from queue_runtime.worker.policy import FLOOR_IN_PLACE, HandlerPolicy
 from queue_runtime.worker.verdict import (
     FLOOR_GIVEN_BACK,
-    FLOOR_IN_PLACE,
     MAX_TRACEBACK,
     Done,
+    Drop,
+    GiveBack,
     GiveUp,
-    HandlerPolicy,
     RetryIn,
     Verdict,
     before_handler,
+    instead_of_dead_lettering,
+    is_trouble,
     text_of,
     verdict,
 )
@@ -43,9 +46,14 @@ def judge(
     policy: HandlerPolicy = POLICY,
     *,
     held: float | None = None,
+    down: int = 0,
     luck: float = 1.0,
 ) -> Verdict:
-    return verdict(error, attempt, policy, held=held, random=lambda: luck)
+    """*held* is given for one that is retried in its place."""
+    in_place = held is not None
+    return verdict(
+        error, attempt, policy, held=held or 0.0, in_place=in_place, down=down, random=lambda: luck
+    )
 
 
 def test_returning_completes() -> None:
@@ -147,19 +155,89 @@ class TestBeforeTheHandler:
     def test_what_has_been_handed_out_too_often_does_not_run(self) -> None:
         limit = POLICY.delivery_limit
 
-        assert before_handler(replace(DELIVERY, delivery_count=limit), POLICY) is None
-        end = before_handler(replace(DELIVERY, delivery_count=limit + 1), POLICY)
+        assert before_handler(replace(DELIVERY, delivery_count=limit), 1, 0, POLICY) is None
+        end = before_handler(replace(DELIVERY, delivery_count=limit + 1), 1, 0, POLICY)
 
         assert end is not None
         assert end.reason == "MaxDeliveriesExceeded"
 
     def test_one_that_came_behind_others_is_not_blamed_for_their_failures(self) -> None:
-        assert before_handler(replace(DELIVERY, delivery_count=1000, follows=True), POLICY) is None
+        assert before_handler(replace(DELIVERY, delivery_count=1000, follows=True), 1, 0, POLICY) is None
 
-    def test_what_the_codec_could_not_read_does_not_run(self) -> None:
-        end = before_handler(replace(DELIVERY, problem="not base64"), POLICY)
+    def test_deliveries_that_say_nothing_against_it_do_not_count(self) -> None:
+        often = replace(DELIVERY, delivery_count=POLICY.delivery_limit + 7)
 
-        assert end == GiveUp(reason="DecodeError", description="not base64")
+        assert before_handler(often, 1, 7, POLICY) is None
+        assert before_handler(often, 1, 6, POLICY) is not None
+
+    def test_one_whose_last_attempt_never_came_to_its_end_has_had_them_all(self) -> None:
+        assert before_handler(DELIVERY, 3, 0, POLICY) is None
+
+        end = before_handler(DELIVERY, 4, 0, POLICY)
+
+        assert end is not None
+        assert end.reason == "MaxAttemptsExceeded"
+        assert before_handler(DELIVERY, 4, 0, replace(POLICY, on_exhausted="block")) is None
+
+
+class TestWhatIsDown:
+    POLICY = replace(POLICY, downstream=(ConnectionError,))
+
+    def test_is_no_attempt_whatever_its_number(self) -> None:
+        assert judge(ConnectionResetError(), attempt=3, policy=self.POLICY) == RetryIn(2.1, counted=False)
+
+    def test_is_waited_for_longer_each_time_up_to_the_cap(self) -> None:
+        assert judge(ConnectionError(), policy=self.POLICY, down=1) == RetryIn(3.1, counted=False)
+
+    def test_goes_back_when_it_has_been_held_for_long_enough(self) -> None:
+        held = self.POLICY.max_hold
+
+        assert judge(ConnectionError(), policy=self.POLICY, held=held) == GiveBack(2.1, counted=False)
+
+    def test_is_not_what_the_policy_calls_permanent(self) -> None:
+        policy = replace(self.POLICY, permanent=(ConnectionRefusedError,))
+
+        assert isinstance(judge(ConnectionRefusedError(), policy=policy), GiveUp)
+
+
+class TestInsteadOfDeadLettering:
+    END = GiveUp(reason="Spam")
+
+    def test_by_default_there_is_nothing(self) -> None:
+        assert instead_of_dead_lettering(self.END, POLICY, held=0.0, in_place=True) is self.END
+
+    def test_it_is_dropped_where_the_policy_says_so(self) -> None:
+        policy = replace(POLICY, on_exhausted="drop")
+
+        assert instead_of_dead_lettering(self.END, policy, held=0.0, in_place=False) == Drop(self.END)
+
+    def test_it_blocks_its_session_from_its_place_and_then_from_the_queue(self) -> None:
+        policy = replace(POLICY, on_exhausted="block")
+
+        assert instead_of_dead_lettering(self.END, policy, held=0.0, in_place=True) == RetryIn(policy.cap)
+        assert instead_of_dead_lettering(self.END, policy, held=policy.max_hold, in_place=True) == GiveBack(
+            policy.cap
+        )
+        assert instead_of_dead_lettering(self.END, policy, held=0.0, in_place=False) == GiveBack(policy.cap)
+
+
+@pytest.mark.parametrize(
+    ("error", "trouble"),
+    [
+        (None, False),
+        (ValueError(), True),
+        (ConnectionError(), True),
+        (KeyError(), False),
+        (Reject("Spam"), False),
+        (Retry(), None),
+        (DecodeError("x"), None),
+        (SystemExit(), True),
+    ],
+)
+def test_only_what_may_be_everybodys_is_trouble(error: BaseException | None, trouble: bool | None) -> None:
+    policy = replace(POLICY, downstream=(ConnectionError,), permanent=(KeyError,))
+
+    assert is_trouble(error, policy) is trouble
 
 
 @pytest.mark.parametrize(
@@ -172,6 +250,11 @@ class TestBeforeTheHandler:
         ({"max_hold": 10.0, "max_attempts": 9}, "max_hold"),
         ({"permanent": [ValueError]}, "permanent"),
         ({"permanent": (KeyboardInterrupt,)}, "permanent"),
+        ({"downstream": ConnectionError}, "downstream"),
+        ({"time_limit": 0.0}, "time_limit"),
+        ({"time_limit": float("inf")}, "time_limit"),
+        ({"on_exhausted": "ignore"}, "on_exhausted"),
+        ({"breaker": 0.5}, "breaker"),
     ],
 )
 def test_a_policy_that_cannot_work_is_refused_by_name(settings: dict[str, Any], named: str) -> None:

@@ -225,8 +225,8 @@ class TestWhatCannotBeAWorker:
             ({"policy": {"max_attempts": 2}}, "policy must be a HandlerPolicy"),
             ({"payload": "Job"}, "payload must be a class"),
             ({"concurrency": "4"}, "concurrency must be a whole number"),
-            ({"poll": 0.0}, "poll must be seconds above 0"),
-            ({"session_idle": -1.0}, "session_idle must be seconds from 0 on"),
+            ({"poll": 0.0}, "poll must be a number of seconds above 0"),
+            ({"session_idle": -1.0}, "session_idle must be a number of seconds from 0 on"),
         ],
     )
     def test_a_wrong_option_is_refused_by_name(

@@ -1,0 +1,111 @@
+"""A hot session starves nobody: the small ones finish within twice the time that they take alone.
+
+Time is the fake clock's: it moves when all handlers that can run do, so that a slow machine changes nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from queue_runtime import Message, QueueClient, ReceivedMessage, Worker, connect
+from queue_runtime.testing import FakeClock
+
+HOT = "hot"
+PACE = 0.01
+"""Seconds of one handler."""
+
+SETTLED = 0.5
+"""Real seconds in which every handler that can run has begun; else some wait for time, and it goes on."""
+
+
+class Office:
+    """A handler that takes `PACE` of the clock, and moves the clock when everybody who can be is in."""
+
+    def __init__(self, clock: FakeClock, small: Sequence[Message], *, hot: bool, concurrency: int) -> None:
+        self._clock = clock
+        self._places = concurrency
+        self._changed = threading.Condition()
+        # guarded by _changed
+        self._left = Counter(message.session_id for message in small)
+        self._sessions = len(self._left) + hot
+        self._inside = 0
+        self._over = False
+        self.hot_handled = 0
+
+    def __call__(self, message: ReceivedMessage) -> None:
+        with self._changed:
+            self._inside += 1
+            self._changed.notify_all()
+            self._clock.wait_for(self._changed, lambda: self._over, PACE)
+            self._inside -= 1
+            if message.session_id == HOT:
+                self.hot_handled += 1
+            else:
+                self._left[message.session_id] -= 1
+                self._sessions -= self._left[message.session_id] == 0
+            self._changed.notify_all()
+
+    def work_until_small_are_done(self) -> float:
+        """Let time pass until they are; returns the seconds."""
+        began = self._clock.monotonic()
+        while not self._all_done():
+            due = self._clock.next_deadline()
+            if due is not None:
+                self._clock.advance(due - self._clock.monotonic())
+        with self._changed:
+            self._over = True  # the worker is to stop, and waits for those inside
+            self._changed.notify_all()
+        return self._clock.monotonic() - began
+
+    def _all_done(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._inside >= min(self._places, self._sessions), SETTLED)
+            return not +self._left
+
+
+def small_ones(sessions: int, each: int) -> list[Message]:
+    """Every session's first message, then every session's second, and so on."""
+    return [
+        Message(body=b"x", session_id=f"small-{number}") for _ in range(each) for number in range(sessions)
+    ]
+
+
+def seconds(queue: str, *, hot: int, concurrency: int, sessions: int = 200, each: int = 10) -> float:
+    """What a worker takes for the small ones behind so many messages of the hot session."""
+    clock = FakeClock()
+    with connect(f"memory://?queues={queue}:{queue}", clock=clock) as client:
+        fill(client, queue, hot)
+        small = small_ones(sessions, each)
+        client.send_batch(queue, small)
+        office = Office(clock, small, hot=hot > 0, concurrency=concurrency)
+        with Worker(client, queue, office, concurrency=concurrency):
+            return office.work_until_small_are_done()
+
+
+def fill(client: QueueClient, queue: str, hot: int) -> None:
+    client.send_batch(queue, [Message(body=b"x", session_id=HOT) for _ in range(hot)])
+
+
+@pytest.mark.parametrize("queue", ["sessions", "groups"])
+@pytest.mark.parametrize(("concurrency", "hot"), [(2, 3_000), (8, 3_000), (16, 10_000)])
+def test_small_sessions_finish_beside_a_hot_one_within_twice_their_time(
+    queue: str, concurrency: int, hot: int
+) -> None:
+    """So many hot messages as are not handled meanwhile: more of them would change nothing."""
+    alone = seconds(queue, hot=0, concurrency=concurrency)
+
+    beside = seconds(queue, hot=hot, concurrency=concurrency)
+
+    assert beside <= 2.0 * alone + PACE
+
+
+@pytest.mark.parametrize("queue", ["sessions", "groups"])
+@pytest.mark.parametrize("concurrency", [2, 8, 16])
+def test_no_place_stays_empty_while_a_session_has_messages(queue: str, concurrency: int) -> None:
+    took = seconds(queue, hot=0, concurrency=concurrency)
+
+    assert took <= 1.1 * 200 * 10 * PACE / concurrency
