@@ -216,6 +216,7 @@ _LEVELS: dict[type[Event], int] = {
     CircuitClosed: logging.INFO,
     RetryScheduled: logging.INFO,
     SessionUnmarked: logging.INFO,
+    ProcessingResumed: logging.INFO,
     MessageExpired: logging.INFO,
     HandlerFailed: logging.WARNING,
     HandlerOverran: logging.WARNING,
