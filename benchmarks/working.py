@@ -15,7 +15,7 @@ import time
 from queue_runtime import ClientStats, Message, ReceivedMessage, Worker, connect
 from queue_runtime.testing.sqs import CREDENTIALS, LocalSqs, make_queue
 
-COLUMNS = "{:<10} {:>12} {:>11} {:>9} {:>9} {:>9} {:>12}"
+COLUMNS = "{:<10} {:>12} {:>9} {:>11} {:>9} {:>9} {:>9} {:>12}"
 
 
 class Handler:
@@ -37,7 +37,9 @@ class Handler:
                 self.done.set()
 
 
-def measured(endpoint: LocalSqs, queue: str, messages: int, concurrency: int, seconds: float) -> str:
+def measured(
+    endpoint: LocalSqs, queue: str, messages: int, concurrency: int, prefetch: int, seconds: float
+) -> str:
     with connect(endpoint.target()) as sender:
         sessions = messages // 20
         sender.send_batch(
@@ -46,7 +48,7 @@ def measured(endpoint: LocalSqs, queue: str, messages: int, concurrency: int, se
     handler = Handler(messages, seconds)
     with connect(endpoint.target()) as client:
         began = time.monotonic()
-        with Worker(client, queue, handler, concurrency=concurrency, poll=1.0):
+        with Worker(client, queue, handler, concurrency=concurrency, prefetch=prefetch, poll=1.0):
             handler.done.wait(300)
             took = time.monotonic() - began
         stats: ClientStats = client.stats()
@@ -55,6 +57,7 @@ def measured(endpoint: LocalSqs, queue: str, messages: int, concurrency: int, se
     return COLUMNS.format(
         "FIFO" if queue.endswith(".fifo") else "standard",
         concurrency,
+        prefetch,
         f"{messages / took:,.0f}",
         *(f"{value:.2f}" for value in per_message),
         f"{stats.requests / messages:.2f}",
@@ -69,14 +72,17 @@ def main() -> None:
     asked = parser.parse_args()
     os.environ.update(CREDENTIALS)
     print(
-        COLUMNS.format("queue", "concurrency", "messages/s", "receives", "deletes", "requests", "per delete")
+        COLUMNS.format(
+            "queue", "concurrency", "prefetch", "messages/s", "receives", "deletes", "requests", "per delete"
+        )
     )
     with LocalSqs() as endpoint:
         sqs = endpoint.client()
         for fifo in (False, True):
             for concurrency in (16, 64):
-                made = make_queue(sqs, f"work-{concurrency}", fifo=fifo)
-                print(measured(endpoint, made.name, asked.messages, concurrency, asked.seconds))
+                for prefetch in (concurrency, 2 * concurrency):
+                    made = make_queue(sqs, f"work-{concurrency}-{prefetch}", fifo=fifo)
+                    print(measured(endpoint, made.name, asked.messages, concurrency, prefetch, asked.seconds))
         sqs.close()
 
 
