@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Hashable, Iterable, Sequence
 from contextlib import suppress
@@ -22,11 +23,23 @@ log = logging.getLogger("queue_runtime")
 RETRY_AFTER = 0.5
 """Seconds between tries of a renewal that failed for a passing reason."""
 
+SOON = 0.1
+"""The part of its length by which a lease may be renewed before it is due."""
+
+TICK = 0.25
+"""Seconds. Those of many lanes that are due within one tick are looked at together: what costs most is waking
+the scheduler, and thousands of sessions would wake it for each."""
+
 
 def renew_at(until: float, length: float) -> float:
     """When a lease that ends at *until* is due: with half of it left, or ten seconds for a short one,
     but never before a third of it has passed."""
     return until - max(length / 2, min(10.0, 2 * length / 3))
+
+
+def look_at(due: float, length: float) -> float:
+    """When to look at a lease that is due at *due*: at the tick before, or then if a tick is much of it."""
+    return math.floor(due / TICK) * TICK if length * SOON >= TICK else due
 
 
 class Lane(Protocol):
@@ -110,7 +123,7 @@ class LeaseRenewer:
             held.renewing = False
             self._held[held.lease] = held
             self._lanes.setdefault(held.lane.key, set()).add(held)
-            self._arm(held, held.due)
+            self._arm(held, look_at(held.due, held.lease.length))
         return True
 
     def forget(self, lease: Lease, *, join: bool = False) -> None:
@@ -240,7 +253,7 @@ class LeaseRenewer:
         """All of a lane that are due, and those that soon will be: they share the request."""
         due = []
         for held in self._lanes[key]:
-            soon = now + held.lease.length / 10
+            soon = now + held.lease.length * SOON
             if self._may_renew(held, now) and held.due <= soon and held.not_before <= now:
                 held.renewing = True
                 self._arm(held, held.lease.deadline)
@@ -269,8 +282,10 @@ class LeaseRenewer:
 
     def _arm_next(self, held: Held, now: float) -> None:
         """Look at *held* again when it is due and may be renewed, at the latest at its end."""
-        next_try = max(held.due, held.not_before) if self._may_renew(held, now) else held.lease.deadline
-        self._arm(held, min(next_try, held.lease.deadline))
+        when = held.lease.deadline
+        if self._may_renew(held, now):
+            when = min(when, max(look_at(held.due, held.lease.length), held.not_before))
+        self._arm(held, when)
 
     def _arm(self, held: Held, when: float) -> None:
         if held.timer is not None:

@@ -19,7 +19,7 @@ from queue_runtime.errors import (
     Throttled,
 )
 from queue_runtime.events import Event, Events, LostLease
-from queue_runtime.leases import Held, LeaseRenewer, renew_at
+from queue_runtime.leases import SOON, TICK, Held, LeaseRenewer, look_at, renew_at
 from tests.lease_house import Broker, House, a_delivery
 
 
@@ -57,6 +57,18 @@ class TestTheTimeOfARenewal:
 
         assert length / 3 - 1e-6 <= passed <= length / 2 + 1e-6
 
+    @given(st.floats(0, 1e6), st.floats(0.01, 43200))
+    def test_is_looked_at_a_tick_earlier_at_most_and_never_later_or_too_early_to_renew(
+        self, due: float, length: float
+    ) -> None:
+        early = due - look_at(due, length)
+
+        assert 0 <= early <= min(TICK, max(0.0, length * SOON))
+
+    @pytest.mark.parametrize("length", [0.5, 2.0])
+    def test_of_a_lease_of_which_a_tick_is_much_is_exact(self, length: float) -> None:
+        assert look_at(1000.1, length) == 1000.1
+
 
 class TestRenewing:
     def test_keeps_a_lease_for_as_long_as_it_is_watched(self, house: House) -> None:
@@ -91,6 +103,19 @@ class TestRenewing:
         assert broker.calls == [(15.0, ["first", "soon"])]
         house.let_pass(3.0)
         assert broker.calls[1:] == [(19.0, ["later"])]
+
+    def test_those_of_other_lanes_that_are_due_within_one_tick_are_renewed_at_its_beginning(
+        self, house: House
+    ) -> None:
+        """What costs most is waking up; so thousands of sessions wake the scheduler four times a second."""
+        lanes = [house.broker(f"session {number}") for number in range(5)]
+        for lane in lanes:
+            house.hold(lane, str(lane.key))
+            house.let_pass(TICK / 4)
+
+        house.let_pass(15.0)
+
+        assert [lane.times() for lane in lanes] == [[15.0], [15.0], [15.0], [15.0], [15.0 + TICK]]
 
     def test_each_lane_has_calls_of_its_own(self, house: House) -> None:
         jobs, mails = house.broker("jobs"), house.broker("mails")

@@ -46,6 +46,10 @@ from queue_runtime.worker.verdict import (
 log = logging.getLogger("queue_runtime")
 
 
+A_MOMENT = 0.001
+"""Seconds by which a probe is late, or rounding might make it early, and its end would not count."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
     """How a message is held while it is judged."""
@@ -102,12 +106,16 @@ class Context:
         if error is not None and not (isinstance(decision, RetryIn | GiveBack) and not decision.counted):
             self.history.tried(key, message.attempt)
         trouble = True if overran else is_trouble(error, self.policy)
-        if trouble is not None:
+        if trouble is None:
+            self.in_hand.tells_nothing(run)
+        else:
             self._note_end(run, error, trouble=trouble, started=started)
         if isinstance(decision, RetryIn):
             decision = self._not_before_probe_is_due(run, decision)
         if isinstance(decision, GiveUp):
             decision = self._instead(message, decision, hold)
+        if message.settled_as in ("completed", "dead-lettered"):
+            decision = Done()  # the handler has settled it by itself, and failed after that: it is gone
         if error is not None:
             with handling(message):  # what is logged of it bears its name
                 self._tell_failed(message, error, decision)
@@ -217,7 +225,7 @@ class Context:
         due = self.in_hand.probe_due(run)
         if due is None:
             return decision
-        left = due - self.runtime.clock.monotonic()
+        left = due - self.runtime.clock.monotonic() + A_MOMENT
         return RetryIn(max(decision.delay, left), counted=decision.counted)
 
     def _instead(self, message: ReceivedMessage, end: GiveUp, hold: Hold) -> Verdict:

@@ -249,6 +249,12 @@ class InHand:
                 self._changed.notify_all()
             return change
 
+    def tells_nothing(self, run: Run) -> None:
+        """The handler of *run* asked to be called again: if it was the probe, another is fetched."""
+        with self._changed:
+            self._processing.ended(run)
+            self._changed.notify_all()
+
     def probe_due(self, run: Run) -> float | None:
         """When *run* is to be tried next, on the monotonic scale, if it is the probe; else None."""
         with self._changed:

@@ -55,9 +55,9 @@ class Work:
 
     def start(self) -> None:
         log.info("worker on %r starts: concurrency %d", self._context.queue, self.in_hand.concurrency)
+        self._fetcher.start()
         self._forget_client = self._runtime.before_close(self._close)
         atexit.register(self._exit)
-        self._fetcher.start()
 
     @property
     def state(self) -> State:

@@ -270,8 +270,13 @@ class Worker:
                 capabilities=found.capabilities,
                 in_hand=in_hand,
             )
-            self._work = Work(context, Fetcher(context, wait=poll), threads=threads)
-            self._work.start()
+            work = Work(context, Fetcher(context, wait=poll), threads=threads)
+            try:
+                work.start()
+            except RuntimeError:  # no thread is to be had
+                runtime.executor.claim(-threads)
+                raise
+            self._work = work
 
     def _start_when_it_answers(self) -> Reason | None:
         """Start, or wait for the broker to answer; why not, if that was called off or has lasted too long."""

@@ -11,6 +11,7 @@ from queue_runtime import (
     ReceivedMessage,
     Reject,
     Retry,
+    SessionClient,
     Worker,
 )
 from queue_runtime.events import (
@@ -174,3 +175,26 @@ def test_a_reason_that_is_no_text_becomes_text(client: QueueClient, desk: Desk) 
 
     (dead,) = client.dead_letters("plain").list()
     assert dead.dead_letter.reason == "Why.SPAM"
+
+
+@ANY_QUEUE
+def test_a_handler_that_completes_its_message_and_then_fails_is_not_called_again(
+    client: QueueClient, queue: str
+) -> None:
+    calls: list[str] = []
+
+    def handler(message: ReceivedMessage) -> None:
+        calls.append(message.text)
+        complete(message)
+        raise ValueError("after that")
+
+    def complete(message: ReceivedMessage) -> None:
+        owner = message.owner if isinstance(message.owner, SessionClient) else client
+        owner.complete(message)
+
+    send(client, queue, "a1", "a2")
+
+    report = Worker(client, queue, handler).run_until_idle()
+
+    assert calls == ["a1", "a2"]
+    assert report.completed == 2

@@ -11,9 +11,7 @@ from queue_runtime import QueueClient
 from queue_runtime.clock import Clock, SystemClock, sleep
 from queue_runtime.events import Listener
 from queue_runtime.testing.clock import PATIENCE, FakeClock
-
-QUIET = 0.02
-"""Real seconds in which those who carry requests for waiting threads may end, before time is moved."""
+from queue_runtime.testing.conformance.resting import all_rest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,18 +75,12 @@ class FakeTime:
     def join(self, threads: Sequence[threading.Thread], seconds: float) -> None:
         deadline = self._fake.monotonic() + seconds
         give_up_at = self._real.monotonic() + PATIENCE
-        looked = False
         while running := [thread for thread in threads if thread.is_alive()]:
-            if self._fake.is_parked(*running):
-                if not looked and _somebody_carries():
-                    looked = True
-                    running[0].join(QUIET)
-                    continue
+            if all_rest() and self._fake.is_parked(*running):
                 left = deadline - self._fake.monotonic()
                 if left <= 0:
                     return
                 self._fake.advance(self._step(left))
-                looked = False
                 give_up_at = self._real.monotonic() + PATIENCE
             elif self._real.monotonic() >= give_up_at:
                 return
@@ -99,11 +91,6 @@ class FakeTime:
         """To the next deadline and no further: a wait that ends then must be seen to end then."""
         first = self._fake.next_deadline()
         return left if first is None else min(left, max(0.0, first - self._fake.monotonic()))
-
-
-def _somebody_carries() -> bool:
-    """True if a client has threads that make requests for others: what they do takes real time."""
-    return any(thread.name.startswith("queue_runtime-carry") for thread in threading.enumerate())
 
 
 class Harness(Protocol):

@@ -52,7 +52,8 @@ class TestSettlingTogether(Rows):
     def test_one_bad_receipt_is_told_to_its_own_thread_only(self, kit: Kit, act: Settle) -> None:
         desk, gate = gated(kit, act)
         messages = held(desk, THREADS)
-        spoil(messages[7])
+        # Not near the middle of a request: there the answers read the same backwards.
+        spoil(messages[2])
 
         def said(message: ReceivedMessage) -> QueueError | None:
             try:
@@ -63,9 +64,9 @@ class TestSettlingTogether(Rows):
 
         errors = at_once(kit, gate, [partial(said, message) for message in messages])
 
-        assert [n for n, error in enumerate(errors) if error is not None] == [7]
-        assert isinstance(errors[7], InvalidReceipt)
-        assert errors[7].queue == desk.queue
+        assert [n for n, error in enumerate(errors) if error is not None] == [2]
+        assert isinstance(errors[2], InvalidReceipt)
+        assert errors[2].queue == desk.queue
 
     def test_renewals_of_sixteen_threads_at_once_hold_each(self, kit: Kit) -> None:
         lease = kit.long_lease
