@@ -218,7 +218,7 @@ class TestAnswers:
         caplog: pytest.LogCaptureFixture,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        with caplog.at_level("DEBUG"):
+        with caplog.at_level("DEBUG", logger="queue_runtime"):
             status_of(server, "/livez")
             status_of(server, "/nowhere")
 
