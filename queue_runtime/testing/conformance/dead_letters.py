@@ -118,7 +118,7 @@ class TestDeadLetters(Rows):
 
         desk.dead_letter(desk.one(), reason="Large", description="d" * 20_000)
 
-        (dead,) = kit.client.dead_letters(desk.queue).list()
+        (dead,) = kit.call(kit.client.dead_letters(desk.queue).list)
         assert (dead.id, dead.body) == (ID, body)
         assert dead.dead_letter is not None
         assert dead.dead_letter.reason == "Large"
