@@ -90,6 +90,7 @@ def fill(client: QueueClient, queue: str, hot: int) -> None:
     client.send_batch(queue, [Message(body=b"x", session_id=HOT) for _ in range(hot)])
 
 
+@pytest.mark.timeout(180)  # ten thousand messages, on a machine that does other things too
 @pytest.mark.parametrize("queue", ["sessions", "groups"])
 @pytest.mark.parametrize(("concurrency", "hot"), [(2, 3_000), (8, 3_000), (16, 10_000)])
 def test_small_sessions_finish_beside_a_hot_one_within_twice_their_time(
