@@ -19,6 +19,8 @@ class Ended:
 
     info: DeadLetterInfo | None
     """With what it is to be dead-lettered; None: it is complete."""
+    dropped: bool = False
+    """It is to be completed all the same, with `info` as the reason why it is not dead-lettered."""
 
 
 @dataclass(slots=True)
@@ -46,7 +48,8 @@ class History:
     def tried(self, broker_id: str, attempt: int) -> None:
         """Attempt number *attempt* has failed."""
         with self._lock:
-            self._of(broker_id).attempts = attempt
+            known = self._of(broker_id)
+            known.attempts = max(known.attempts, attempt)  # one that overran may end after its successor
 
     def excuse(self, broker_id: str) -> None:
         """A delivery of it has ended for no fault of its own: it went back unhandled, or what it needs was

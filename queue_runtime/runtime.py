@@ -85,7 +85,7 @@ class Runtime:
         self._dispatchers: dict[str, GroupDispatcher] = {}
         self._outboxes: dict[str, Outbox] = {}
         self._histories: dict[str, History] = {}
-        self._closing: list[Callable[[float], object]] = []
+        self._closing: list[tuple[Callable[[float], object], Callable[[], bool]]] = []
 
     def target(self, queue: str) -> str:
         """The broker's name of what the program calls *queue*."""
@@ -302,16 +302,19 @@ class Runtime:
         with self._changed:
             return not self.clock.wait_for(self._changed, lambda: self._closed, seconds)
 
-    def before_close(self, action: Callable[[float], object]) -> Callable[[], None]:
+    def before_close(
+        self, action: Callable[[float], object], *, mine: Callable[[], bool] = lambda: False
+    ) -> Callable[[], None]:
         """Have *action* called when the client closes, with the seconds that it may take; returns what takes
-        that back."""
+        that back. If it is *mine* to the thread that closes, it is called there."""
+        entry = (action, mine)
         with self._changed:
-            self._closing.append(action)
+            self._closing.append(entry)
 
         def forget() -> None:
             with self._changed:
-                if action in self._closing:
-                    self._closing.remove(action)
+                if entry in self._closing:
+                    self._closing.remove(entry)
 
         return forget
 
@@ -344,8 +347,9 @@ class Runtime:
             return max(0.0, end - self.clock.monotonic())
 
         with self._changed:
-            actions = list(self._closing)
-        _at_once(actions, end, self.clock)
+            closing = list(self._closing)
+        closing.sort(key=lambda entry: not entry[1]())  # the first is called on this thread
+        _at_once([action for action, _ in closing], end, self.clock)
         with self._changed:
             self._flushed = True
             outboxes = list(self._outboxes.values())

@@ -19,7 +19,7 @@ from queue_runtime.events import (
     ProcessingResumed,
 )
 from queue_runtime.history import Ended, History
-from queue_runtime.message import ReceivedMessage
+from queue_runtime.message import DeadLetterInfo, ReceivedMessage
 from queue_runtime.provider import Abandon, Capabilities, Complete, DeadLetter, Settlement
 from queue_runtime.runtime import Runtime
 from queue_runtime.scheduler import Timer
@@ -86,7 +86,7 @@ class Context:
         """Enter the handler with *message*, unless it is *refused* or must not be, and say what its end
         means."""
         key = message.delivery.broker_id
-        if refused is None:
+        if refused is None or self.policy.on_exhausted == "block":
             message.attempt = self.history.next_attempt(key)
             excused = self.history.excused(key)
             refused = before_handler(message.delivery, message.attempt, excused, self.policy)
@@ -106,10 +106,10 @@ class Context:
         if error is not None and not (isinstance(decision, RetryIn | GiveBack) and not decision.counted):
             self.history.tried(key, message.attempt)
         trouble = True if overran else is_trouble(error, self.policy)
-        if trouble is None:
-            self.in_hand.tells_nothing(run)
-        else:
+        if trouble is not None:
             self._note_end(run, error, trouble=trouble, started=started)
+        elif isinstance(error, Retry) and self.in_hand.asks_for_later(run):
+            run.stop()  # or it would stand in the way of the next probe
         if isinstance(decision, RetryIn):
             decision = self._not_before_probe_is_due(run, decision)
         if isinstance(decision, GiveUp):
@@ -128,28 +128,29 @@ class Context:
             case RetryIn(delay=delay) | GiveBack(delay=delay):
                 return Abandon(message.delivery, delay)
             case GiveUp() as end:
-                info = dead_letter_info(
-                    message,
-                    reason=end.reason,
-                    description=end.description,
-                    exception=end.exception,
-                    traceback=end.traceback,
-                )
+                info = _info(message, end)
                 self._remember(message, Ended(info))
                 return DeadLetter(message.delivery, info)
-            case Done() | Drop():
+            case Drop(instead_of=end):
+                self._remember(message, Ended(_info(message, end), dropped=True))
+                return Complete(message.delivery)
+            case Done():
                 self._remember(message, Ended(None))
                 return Complete(message.delivery)
 
-    def settlement_again(self, message: ReceivedMessage) -> Settlement | None:
-        """What is asked of the broker for a message that the handler is done with already; None for
-        others."""
+    def settlement_again(self, message: ReceivedMessage) -> tuple[Settlement, Drop | None] | None:
+        """What is asked of the broker for a message that the handler is done with already, and whether that
+        drops it; None for others."""
         ended = self.history.ended(message.delivery.broker_id)
         if ended is None:
             return None
         message.attempt = max(1, self.history.next_attempt(message.delivery.broker_id) - 1)
         info = ended.info
-        return Complete(message.delivery) if info is None else DeadLetter(message.delivery, info)
+        if info is None:
+            return Complete(message.delivery), None
+        if ended.dropped:
+            return Complete(message.delivery), Drop(GiveUp(reason=info.reason, description=info.description))
+        return DeadLetter(message.delivery, info), None
 
     def later(
         self, run: Run, delay: float, action: Callable[[], None], lane: str | None = None
@@ -221,12 +222,14 @@ class Context:
                 run.stop()
         self.runtime.stop_waiting(self.target)
 
-    def _not_before_probe_is_due(self, run: Run, decision: RetryIn) -> RetryIn:
+    def probe_waits(self, run: Run) -> float:
+        """Seconds until *run* may be tried, if it is the probe; else 0."""
         due = self.in_hand.probe_due(run)
-        if due is None:
-            return decision
-        left = due - self.runtime.clock.monotonic() + A_MOMENT
-        return RetryIn(max(decision.delay, left), counted=decision.counted)
+        left = 0.0 if due is None else due - self.runtime.clock.monotonic()
+        return left + A_MOMENT if left > 0 else 0.0
+
+    def _not_before_probe_is_due(self, run: Run, decision: RetryIn) -> RetryIn:
+        return RetryIn(max(decision.delay, self.probe_waits(run)), counted=decision.counted)
 
     def _instead(self, message: ReceivedMessage, end: GiveUp, hold: Hold) -> Verdict:
         held = self.runtime.clock.monotonic() - hold.since
@@ -259,3 +262,13 @@ class Context:
                 exception=None if isinstance(error, Retry | Reject) else error,
             )
         )
+
+
+def _info(message: ReceivedMessage, end: GiveUp) -> DeadLetterInfo:
+    return dead_letter_info(
+        message,
+        reason=end.reason,
+        description=end.description,
+        exception=end.exception,
+        traceback=end.traceback,
+    )

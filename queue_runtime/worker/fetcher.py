@@ -81,6 +81,8 @@ class Fetcher:
 
     def _add_poller(self) -> None:
         with self._lock:
+            if len(self._pollers) >= MOST_POLLERS:
+                return
             number = next(self._numbers)
             suffix = "" if number == 1 else f"-{number}"
             thread = threading.Thread(
@@ -110,6 +112,7 @@ class Fetcher:
         failures = 0
         while permits := self._take_permits(first):
             moves = in_hand.moves()
+            asked_at = self._context.runtime.clock.monotonic()
             try:
                 came = self._fetch(permits)
             except Closed:
@@ -120,7 +123,7 @@ class Fetcher:
                 if not first:
                     return  # one finds out when it goes well again
                 failures += 1
-                self._back_off(exc, failures)
+                self._back_off(exc, failures, asked_at)
                 continue
             failures = 0
             in_hand.answered()
@@ -142,9 +145,7 @@ class Fetcher:
 
     def _ask_more(self, fullness: float) -> None:
         """Add a poller if there is more to be had, and room for it."""
-        with self._lock:
-            enough = len(self._pollers) >= (1 if self._sessions else MOST_POLLERS)
-        if not enough and fullness >= FULL and self._context.in_hand.has_permits(self._least):
+        if not self._sessions and fullness >= FULL and self._context.in_hand.has_permits(self._least):
             with suppress(RuntimeError):  # no thread is to be had: those that there are go on
                 self._add_poller()
 
@@ -201,14 +202,14 @@ class Fetcher:
             run.abort()
         return True
 
-    def _back_off(self, error: Exception, failures: int) -> None:
+    def _back_off(self, error: Exception, failures: int, asked_at: float) -> None:
         delay = backoff(failures, base=0.5, cap=30.0, floor=0.1, random=random.random)
         if isinstance(error, CircuitOpen) and error.retry_at is not None:
             delay = max(delay, _seconds_until(error.retry_at, self._context.runtime.clock.now))
         self._context.runtime.events(
             FetchFailed(queue=self._context.queue, error=type(error).__name__, text=str(error), delay=delay)
         )
-        self._context.in_hand.pause(f"{type(error).__name__}: {error}", delay)
+        self._context.in_hand.pause(f"{type(error).__name__}: {error}", delay, asked_at)
 
 
 def _seconds_until(moment: datetime, now: Callable[[], datetime]) -> float:

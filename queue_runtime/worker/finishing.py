@@ -49,6 +49,7 @@ def settle(
 
 def settled(
     context: Context,
+    run: Run,
     message: ReceivedMessage,
     settlement: Settlement,
     started: float,
@@ -60,7 +61,7 @@ def settled(
         context.history.forget(message.delivery.broker_id)
     match settlement:
         case Complete() if isinstance(decision, Drop):
-            context.in_hand.settled("dropped")
+            context.in_hand.settled("dropped", run)
             context.runtime.events(
                 MessageDropped(
                     queue=context.queue,
@@ -71,7 +72,7 @@ def settled(
                 )
             )
         case Complete():
-            context.in_hand.settled("completed")
+            context.in_hand.settled("completed", run)
             context.runtime.events(
                 MessageCompleted(
                     queue=context.queue,
@@ -83,7 +84,7 @@ def settled(
                 )
             )
         case DeadLetter(info=info):
-            context.in_hand.settled("dead_lettered")
+            context.in_hand.settled("dead_lettered", run)
             context.runtime.events(
                 MessageDeadLettered(
                     queue=context.queue,
@@ -94,12 +95,12 @@ def settled(
                 )
             )
         case Abandon():
-            context.in_hand.settled("retried")
+            context.in_hand.settled("retried", run)
 
 
-def not_settled(context: Context, message: ReceivedMessage, error: QueueError) -> None:
+def not_settled(context: Context, run: Run, message: ReceivedMessage, error: QueueError) -> None:
     """It is given up here: the broker delivers it again."""
-    context.in_hand.count("unknown" if isinstance(error, OutcomeUnknown) else "lost")
+    context.in_hand.count("unknown" if isinstance(error, OutcomeUnknown) else "lost", of=run)
     context.runtime.events(
         SettlementFailed(
             queue=context.queue,

@@ -63,6 +63,8 @@ class Trouble:
 
     why: str
     retry_at: float
+    since: float
+    """When the first question was asked that it has not answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ class InHand:
         self._out = 0
         """Permits that are out with a fetch."""
         self._runs: set[Run] = set()
+        self._counted: set[Run] = set()
+        """Those whose last message is in the tally, and that have not ended yet."""
         self._line = Line(concurrency)
         self._processing = ProcessingBreaker(breaker)
         self._handlers: dict[int, str] = {}
@@ -120,8 +124,7 @@ class InHand:
         """Up to *most*, as soon as there are *least*; None when the worker stops."""
         with self._changed:
             while not self._stopping and not self._may_take(least):
-                timeout = self._processing.changes_in(self._clock.monotonic()) if self._free() else None
-                self._clock.wait_for(self._changed, lambda: self._stopping or self._may_take(least), timeout)
+                self._wait_for_permits(least)
             self._wanting = False
             if self._stopping:
                 return None
@@ -137,10 +140,12 @@ class InHand:
                 self._processing.fetched()
             self._changed.notify_all()
 
-    def pause(self, why: str, seconds: float) -> None:
-        """Wait, unless the worker stops meanwhile; *why* is shown by its status."""
+    def pause(self, why: str, seconds: float, asked_at: float) -> None:
+        """A question asked at *asked_at* was not answered: wait, unless the worker stops meanwhile; *why* is
+        shown by its status."""
         with self._changed:
-            self._trouble = Trouble(why, self._clock.monotonic() + seconds)
+            since = asked_at if self._trouble is None else self._trouble.since
+            self._trouble = Trouble(why, self._clock.monotonic() + seconds, since)
             self._clock.wait_for(self._changed, lambda: self._stopping, seconds)
 
     def answered(self) -> None:
@@ -198,6 +203,7 @@ class InHand:
     def end(self, run: Run) -> None:
         """*run* has nothing in hand any more: its permit is free."""
         with self._changed:
+            self._counted.discard(run)
             if run in self._runs:
                 self._runs.discard(run)
                 self._processing.ended(run)
@@ -214,6 +220,7 @@ class InHand:
         with self._changed:
             if run not in self._runs:
                 return False  # it has ended meanwhile
+            self._counted.discard(run)
             self._line.join(place)
             going = self._line.advance()
             if place.lane is not None:
@@ -249,11 +256,13 @@ class InHand:
                 self._changed.notify_all()
             return change
 
-    def tells_nothing(self, run: Run) -> None:
-        """The handler of *run* asked to be called again: if it was the probe, another is fetched."""
+    def asks_for_later(self, run: Run) -> bool:
+        """The handler of *run* asked to be called again, which says nothing of others. True if it was the
+        probe: it must go, another is fetched."""
         with self._changed:
-            self._processing.ended(run)
+            was_probe = self._processing.later(run, self._clock.monotonic())
             self._changed.notify_all()
+            return was_probe
 
     def probe_due(self, run: Run) -> float | None:
         """When *run* is to be tried next, on the monotonic scale, if it is the probe; else None."""
@@ -261,15 +270,15 @@ class InHand:
             pause = self._processing.pause
             return pause.retry_at if pause is not None and self._processing.is_probe(run) else None
 
-    def count(self, what: str, number: int = 1) -> None:
-        """Add to one of the numbers of `Tally`."""
+    def count(self, what: str, number: int = 1, *, of: Run | None = None) -> None:
+        """Add to one of the numbers of `Tally`; *of* a run, which has nothing else to be counted for."""
         with self._changed:
-            setattr(self._tally, what, getattr(self._tally, what) + number)
+            self._add(what, number, of)
 
-    def settled(self, what: str) -> None:
-        """The broker has agreed to a settlement; it counts as *what*."""
+    def settled(self, what: str, run: Run) -> None:
+        """The broker has agreed to a settlement of *run*; it counts as *what*."""
         with self._changed:
-            setattr(self._tally, what, getattr(self._tally, what) + 1)
+            self._add(what, 1, run)
             self._signs = replace(self._signs, settled_at=self._clock.monotonic())
 
     def retry_due(self, when: float) -> None:
@@ -297,6 +306,11 @@ class InHand:
             self._changed.notify_all()
             return list(self._runs)
 
+    def cut(self) -> tuple[list[Run], Tally]:
+        """Those that are not counted yet, and the tally without them, at one moment."""
+        with self._changed:
+            return [run for run in self._runs if run not in self._counted], replace(self._tally)
+
     def runs(self) -> list[Run]:
         with self._changed:
             return list(self._runs)
@@ -321,9 +335,30 @@ class InHand:
         without = min(self._line.blocked, BLOCKED * self.concurrency)
         return max(0, self.prefetch - self._out - (len(self._runs) - without))
 
+    def _wait_for_permits(self, least: int) -> None:
+        """Wait until they may be there. If the probe ends before the next is due, this wait gets an end that
+        it had not: it is begun anew."""
+        due = self._probe_due()
+        timeout = None if due is None else max(0.0, due - self._clock.monotonic())
+        self._clock.wait_for(
+            self._changed,
+            lambda: self._stopping or self._may_take(least) or self._probe_due() != due,
+            timeout,
+        )
+
+    def _probe_due(self) -> float | None:
+        """When the next probe may be fetched, on the monotonic scale; None if that is not what is waited
+        for."""
+        return self._processing.changes_at() if self._free() else None
+
     def _may_take(self, least: int) -> bool:
         allowed = self._processing.may_fetch(self._clock.monotonic())
         return allowed > 0 and self._free() >= min(least, allowed)
+
+    def _add(self, what: str, number: int, run: Run | None) -> None:
+        setattr(self._tally, what, getattr(self._tally, what) + number)
+        if run is not None and run in self._runs:
+            self._counted.add(run)
 
     def _moved(self) -> None:
         self._moves += 1
@@ -344,6 +379,19 @@ class InHand:
         """Why nothing is fetched at the moment, unless the worker stops."""
         with self._changed:
             return self._processing.pause or self._trouble
+
+    def lost_since(self) -> float | None:
+        """Since when the broker has answered nothing to what it was asked; None if it does, or is asked
+        nothing because handlers fail."""
+        with self._changed:
+            if self._trouble is None or self._processing.has_probe_in_hand:
+                return None
+            return max(self._trouble.since, self._signs.settled_at or 0.0)
+
+    def look_again(self) -> None:
+        """What those wait for who `wait` may have changed elsewhere."""
+        with self._changed:
+            self._changed.notify_all()
 
     def handler_threads(self) -> list[str]:
         """Names of the threads that are inside the handler."""

@@ -92,11 +92,12 @@ class MessageRun:
             self._state = _State.RUNNING
         message = self._message
         if message.lease.lost:
+            self._excuse()
             self._end()  # the renewer has told; it comes again, here or elsewhere
             return
         started = self._context.runtime.clock.monotonic()
         if (again := self._context.settlement_again(message)) is not None:
-            self._settle(again, started, None)
+            self._settle(again[0], started, again[1])
             return
         if self._since is None:
             self._since = started
@@ -112,6 +113,8 @@ class MessageRun:
             self._settle(self._context.settlement(message, decision), started, decision)
 
     def _waits_here(self, decision: RetryIn) -> bool:
+        if self._message.settled_as is not None:
+            return False  # its handler has given it back: it may be another's by now
         if self._context.capabilities.copied_delays and decision.delay <= HELD_DELAY:
             return True  # also when it is to go: without a delay, which would cost a copy
         with self._lock:
@@ -121,11 +124,11 @@ class MessageRun:
 
     def _wait_for_retry(self, delay: float) -> None:
         self._context.in_hand.count("retried")
+        self._context.in_hand.leave(self, lane=True)  # before it may stand in line anew
         with self._lock:
             self._state = _State.WAITING
             leaving = self._leaving
             self._retry = self._context.later(self, delay, self._line_up)
-        self._context.in_hand.leave(self, lane=True)
         if leaving:
             self.stop()  # it was asked while the handler ran, and did not see a retry to cancel
 
@@ -149,9 +152,9 @@ class MessageRun:
         self, settlement: Settlement, started: float, decision: Verdict | None, error: QueueError | None
     ) -> None:
         if error is None:
-            settled(self._context, self._message, settlement, started, decision)
+            settled(self._context, self, self._message, settlement, started, decision)
         else:
-            not_settled(self._context, self._message, error)
+            not_settled(self._context, self, self._message, error)
             self._context.in_hand.retry_due(self._message.lease.deadline)
         self._end()
 
@@ -160,7 +163,7 @@ class MessageRun:
         with suppress(QueueError):  # what the broker does not hear of comes back when its lease ends
             outcome = self._call([self._message], [Abandon(self._message.delivery)])[0]
             if outcome.ok:
-                self._context.in_hand.count("released")
+                self._context.in_hand.count("released", of=self)
         self._end()
 
     def _excuse(self) -> None:

@@ -43,7 +43,8 @@ class HandlerPolicy:
 
     Attempts are counted by the client that handles a message, in its process; what bounds them all is the
     broker's delivery count. A message handed out more than `max_deliveries` times (default: three times
-    `max_attempts`) may be ending its processes, and is dead-lettered without being tried again.
+    `max_attempts`) may be ending its processes, and is dead-lettered or dropped without being tried again;
+    ``"block"`` tries it all the same.
     """
 
     max_attempts: int = 5

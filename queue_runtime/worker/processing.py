@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from queue_runtime.breaker import BreakerPolicy, CircuitBreaker
@@ -42,9 +42,9 @@ class ProcessingBreaker:
             return float("inf")
         return 0 if self._has_probe() or now < self.pause.retry_at else 1
 
-    def changes_in(self, now: float) -> float | None:
-        """Seconds until `may_fetch` changes by itself; None if it does not."""
-        return None if self.pause is None or self._has_probe() else max(0.0, self.pause.retry_at - now)
+    def changes_at(self) -> float | None:
+        """When `may_fetch` changes by itself, on the monotonic scale; None if it does not."""
+        return None if self.pause is None or self._has_probe() else self.pause.retry_at
 
     def fetches(self) -> bool:
         """Permits are taken; True if it is one, for the probe."""
@@ -81,6 +81,19 @@ class ProcessingBreaker:
             self.pause = self._probe = None
             return "resumed"
         return None
+
+    def later(self, holder: object, now: float) -> bool:
+        """*holder* is to be handled later. True if it was the probe: another is fetched, and not at once, for
+        it may be all that there is."""
+        if self.pause is None or self._policy is None or self._probe is not holder:
+            return False
+        self._probe = None
+        self.pause = replace(self.pause, retry_at=now + self._policy.open_for)
+        return True
+
+    @property
+    def has_probe_in_hand(self) -> bool:
+        return self._probe is not None
 
     def is_probe(self, holder: object) -> bool:
         return self._probe is holder

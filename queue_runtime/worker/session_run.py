@@ -113,8 +113,17 @@ class SessionRun:
             self._state = _State.QUEUED
         if self._head is None or self._session.lease.lost or self._is_leaving():
             self._give_back()
+        elif (left := self._context.probe_waits(self)) > 0:
+            self._wait_for_its_turn(left)
         elif self._context.in_hand.line_up(self, partial(self._submit, self._handle)):
             self._handle()
+
+    def _wait_for_its_turn(self, seconds: float) -> None:
+        """The message before this was given up, as the probe of a pause: this one is the next probe."""
+        with self._lock:
+            if self._state is _State.QUEUED:  # else it was stopped meanwhile
+                self._state = _State.WAITING
+                self._retry = self._context.later(self, seconds, self._step, self._session.session_id)
 
     def _turn_is_over(self) -> bool:
         """It has had its share, others want its place, and there is nothing here that would go back."""
@@ -161,7 +170,7 @@ class SessionRun:
             return
         started = self._context.runtime.clock.monotonic()
         if (again := self._context.settlement_again(message)) is not None:
-            self._settle(message, again, started, None)
+            self._settle(message, again[0], started, again[1])
             return
         hold = Hold(since=self._since, in_place=True, down=self._down)
         decision = self._context.judge(self, message, hold, self._refused)
@@ -212,12 +221,12 @@ class SessionRun:
         with self._lock:
             self._state = _State.STEPPING
         if error is None:
-            settled(self._context, message, settlement, started, decision)
+            settled(self._context, self, message, settlement, started, decision)
             self._head = None
             self._done += 1
             self._submit(self._step)
             return
-        not_settled(self._context, message, error)
+        not_settled(self._context, self, message, error)
         with self._lock:
             self._retry_at = self._context.runtime.clock.monotonic() + NOT_SETTLED_DELAY
         self._context.in_hand.retry_due(self._retry_at)
@@ -241,11 +250,13 @@ class SessionRun:
             if head is not None and head.settled_as is None and not self._session.lease.lost:
                 unsettled = True
                 backoff = max(0.0, retry_at - self._context.runtime.clock.monotonic())
+                if backoff > 0:
+                    self._context.in_hand.retry_due(retry_at)
                 with suppress(QueueError):  # what the broker does not hear of comes when the lease ends
                     self._session.settle_once([head], [Abandon(head.delivery, backoff)])
             lost = self._session.lease.lost
             self._session.close()
             if unsettled and not lost:
-                self._context.in_hand.count("released")
+                self._context.in_hand.count("released", of=self)
         finally:
             self._context.in_hand.end(self)

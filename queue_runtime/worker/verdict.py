@@ -69,8 +69,11 @@ def before_handler(delivery: Delivery, attempt: int, excused: int, policy: Handl
     The broker's count is evidence only against a message that came first of its session in its receive:
     one that came behind others was counted for their failures. Of the deliveries to this process, *excused*
     ones say nothing against it either. Its attempts are over already where the last one did not come to an
-    end of its own.
+    end of its own. What is blocked is tried for ever, whatever is counted: also by the next process, whose
+    handler may be mended.
     """
+    if policy.on_exhausted == "block":
+        return None
     deliveries = delivery.delivery_count - excused
     if not delivery.follows and deliveries > policy.delivery_limit:
         return GiveUp(
@@ -78,7 +81,7 @@ def before_handler(delivery: Delivery, attempt: int, excused: int, policy: Handl
             description=f"handed out {deliveries} times and never completed; "
             "its handler may be ending the process",
         )
-    if attempt > policy.max_attempts and policy.on_exhausted != "block":
+    if attempt > policy.max_attempts:
         return GiveUp(
             reason="MaxAttemptsExceeded",
             description=f"{attempt - 1} attempts, the last of which lost its lease before it ended",

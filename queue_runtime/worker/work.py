@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from queue_runtime.clock import instant
 from queue_runtime.worker.context import Context
 from queue_runtime.worker.fetcher import Fetcher
-from queue_runtime.worker.in_hand import Tally, Trouble
+from queue_runtime.worker.in_hand import Tally
 from queue_runtime.worker.processing import Pause
 from queue_runtime.worker.report import (
     NOTHING_TO_STOP,
@@ -28,6 +28,8 @@ log = logging.getLogger("queue_runtime")
 LOOK = 0.2
 """Seconds between two looks at whether a signal has come: a signal handler must not take a lock."""
 
+GRACE = 1.0
+"""Seconds by which a stop may be over its deadline, to end its last poll and to write its report."""
 
 EXIT_DEADLINE = 25.0
 """Seconds that handlers get at the end of the interpreter, where nobody has stopped the worker."""
@@ -44,19 +46,18 @@ class Work:
         self._threads = threads
         """Threads of the executor that were claimed for it."""
         self._pid = os.getpid()
-        self._started_at = self._runtime.clock.monotonic()
         self._forget_client: Callable[[], None] = lambda: None
         self._stop_lock = threading.Lock()
-        self._stopped = threading.Event()
+        self._hurried = False  # written once, in one step
         # guarded by _stop_lock
         self._stopping = False
-        # written once, before _stopped is set
+        # written once, in one step
         self._report: StopReport | None = None
 
     def start(self) -> None:
         log.info("worker on %r starts: concurrency %d", self._context.queue, self.in_hand.concurrency)
         self._fetcher.start()
-        self._forget_client = self._runtime.before_close(self._close)
+        self._forget_client = self._runtime.before_close(self._close, mine=lambda: self.in_hand.is_mine)
         atexit.register(self._exit)
 
     @property
@@ -78,10 +79,8 @@ class Work:
 
     def lost_for(self) -> float:
         """Seconds for which the broker has answered nothing although it was asked."""
-        if not isinstance(self.in_hand.not_fetching(), Trouble):
-            return 0.0
-        answered_at = self.in_hand.signs().answered_at
-        return self._runtime.clock.monotonic() - (self._started_at if answered_at is None else answered_at)
+        since = self.in_hand.lost_since()
+        return 0.0 if since is None else self._runtime.clock.monotonic() - since
 
     def stop(
         self, deadline: float, *, hurry: Callable[[], bool] | None = None, reason: Reason = "asked"
@@ -101,7 +100,7 @@ class Work:
         elif first:
             self._finish(deadline, hurry, reason)
         elif not inside:
-            self._stopped.wait(deadline)
+            self._join(deadline, hurry)
         return self._report or self._preliminary(reason)
 
     def status(self) -> WorkerStatus:
@@ -176,7 +175,19 @@ class Work:
 
     def _finish(self, deadline: float, hurry: Callable[[], bool] | None, reason: Reason) -> None:
         self._report = self._stop(deadline, hurry, reason)
-        self._stopped.set()
+        self.in_hand.look_again()
+
+    def _join(self, deadline: float, hurry: Callable[[], bool] | None) -> None:
+        """Wait for the end of a stop that somebody else has begun; *hurry* hurries that one too."""
+        end = self._runtime.clock.monotonic() + deadline + GRACE
+        while True:
+            left = max(0.0, end - self._runtime.clock.monotonic())
+            slice_ = left if hurry is None else min(LOOK, left)
+            if self.in_hand.wait(lambda: self._report is not None, slice_) or left <= 0:
+                return
+            if hurry is not None and hurry():
+                self._hurried = True
+                self.in_hand.look_again()
 
     def _stop(self, deadline: float, hurry: Callable[[], bool] | None, reason: Reason) -> StopReport:
         clock = self._runtime.clock
@@ -193,7 +204,8 @@ class Work:
         # 3: let handlers finish; their leases are kept, and their settlements are part of them.
         self._wait(self.in_hand.is_empty, end, hurry)
         # 4: past the deadline, nobody may believe that it still holds its message.
-        still_running = [run.overdue() for run in self.in_hand.runs()]
+        late, now = self.in_hand.cut()
+        still_running = [run.overdue() for run in late]
         self._runtime.executor.give_up(self.in_hand.handler_threads())
         # A poll that can be woken has ended by now. One that cannot may outlive this, and its messages are
         # released when it ends; but not in a process that is gone by then.
@@ -211,19 +223,19 @@ class Work:
         self._forget_client()
         atexit.unregister(self._exit)
         self._runtime.executor.claim(-self._threads)
-        return self._result(before, still_running, reason)
+        return self._result(before, now, still_running, reason)
 
     def _wait(self, fact: Callable[[], bool], end: float, hurry: Callable[[], bool] | None) -> bool:
         """Wait for *fact* until the moment *end*, or until *hurry* is true; returns whether it is so."""
         while True:
             left = max(0.0, end - self._runtime.clock.monotonic())
-            if self.in_hand.wait(fact, left if hurry is None else min(LOOK, left)):
-                return True
+            slice_ = left if hurry is None else min(LOOK, left)
+            if self.in_hand.wait(lambda: fact() or self._hurried, slice_):
+                return self.in_hand.wait(fact, 0.0)
             if left <= 0 or (hurry is not None and hurry()):
                 return False
 
-    def _result(self, before: Tally, still_running: Sequence[bool], reason: Reason) -> StopReport:
-        now = self.in_hand.tally()
+    def _result(self, before: Tally, now: Tally, still_running: Sequence[bool], reason: Reason) -> StopReport:
         stuck = self.in_hand.handler_threads()
         polls = sorted(thread.name for thread in self._fetcher.threads())
         return StopReport(

@@ -13,7 +13,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from queue_runtime.client import QueueClient
-from queue_runtime.errors import ConfigurationError, QueueError
+from queue_runtime.errors import CircuitOpen, ConfigurationError, QueueError
 from queue_runtime.events import FetchFailed, WorkerWarned
 from queue_runtime.message import ReceivedMessage, check_queue
 from queue_runtime.provider import QueueDescription
@@ -171,6 +171,10 @@ class Worker:
             not_started = self._start_when_it_answers()
             if not_started is not None:
                 return replace(NOTHING_TO_STOP, reason=not_started)
+            with self._changed:
+                called_off = self._called_off
+            if called_off:  # while it started
+                return self.stop(deadline)
             return self._run_until(lambda work: False, deadline)
 
     def run_until_idle(self, *, wait: float = 0.0, deadline: float = STOP_DEADLINE) -> StopReport:
@@ -206,7 +210,7 @@ class Worker:
         """
         with self._changed:
             work = self._work
-            self._called_off = self._starting
+            self._called_off = self._called_off or self._starting
             self._changed.notify_all()
         return NOTHING_TO_STOP if work is None else work.stop(deadline)
 
@@ -289,9 +293,11 @@ class Worker:
                 try:
                     self.start()
                 except QueueError as exc:
-                    if not exc.retryable:
+                    if not (exc.retryable or isinstance(exc, CircuitOpen)):
                         raise
                     delay = backoff(failures, base=0.5, cap=30.0, floor=0.1, random=random.random)
+                    if isinstance(exc, CircuitOpen):  # nobody is asked before
+                        delay = max(delay, exc.retry_after or 0.0)
                     runtime.events(
                         FetchFailed(queue=self._queue, error=type(exc).__name__, text=str(exc), delay=delay)
                     )
