@@ -7,7 +7,7 @@ import os
 import pytest
 from hypothesis import settings
 
-unhurried = pytest.mark.timeout(3600)
+unhurried = pytest.mark.timeout(600)
 """For every machine: a failing one looks for its shortest history, which takes minutes. None waits for a
 thread without a limit of its own."""
 
