@@ -378,7 +378,7 @@ class TestThePool:
 
         assert type(error) is errors.ConnectionFailed
         assert "could not be reached" in str(error)
-        assert 0.25 < seconds < 3
+        assert 0.25 < seconds < 5, "not for as long as an answer may take"
 
     @pytest.mark.parametrize(
         ("name", "value"),

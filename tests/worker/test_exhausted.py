@@ -26,6 +26,9 @@ from tests.worker.hands import ANY_QUEUE, SESSIONS, URL, Desk, Job, let_time_pas
 
 POLL = 3.0
 
+LONG = URL.replace("lease=30", "lease=3000")
+"""So that time may run ahead of the renewals on a busy machine."""
+
 DROP = HandlerPolicy(max_attempts=2, base=0.5, cap=0.5, on_exhausted="drop")
 BLOCK = HandlerPolicy(max_attempts=1, base=1.0, cap=6.0, max_hold=15.0, on_exhausted="block", breaker=None)
 
@@ -39,7 +42,7 @@ def client(clock: FakeClock, events: list[Event]) -> Iterator[QueueClient]:
     """Its queues have no dead-letter queue."""
     script = Script()
     script.always("describe", without_dead_letters)
-    with scripted(script, URL, clock=clock, listeners=[events.append]) as made:
+    with scripted(script, LONG, clock=clock, listeners=[events.append]) as made:
         yield made
 
 

@@ -279,9 +279,13 @@ def _agrees_with_handlers(play: Play, report: StopReport) -> None:
         assert report.overdue == play.stuck, "the others had their time"
 
 
+def _polls() -> set[str]:
+    return {name for name in our_threads() if "-fetch-" in name}
+
+
 def _names_every_thread(report: StopReport, before: set[str], play: Play) -> None:
-    polls = {name for name in our_threads() if "-fetch-" in name and name not in before}
-    assert polls <= set(report.threads_left)
+    # A poller that was being added at that moment ends by itself.
+    wait_until(lambda: _polls() - before <= set(report.threads_left))
     stuck = [name for name in report.threads_left if name.startswith("queue_runtime-worker")]
     if play.gives_time:
         assert (len(stuck), len(report.threads_left)) == (play.stuck, play.stuck)
