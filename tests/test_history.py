@@ -10,7 +10,8 @@ from queue_runtime import Message, QueueClient, Retry, Worker, connect, history
 from queue_runtime.history import Ended, History
 from queue_runtime.message import DeadLetterInfo
 from queue_runtime.testing import FakeClock
-from tests.worker.hands import Desk, let_time_pass
+from tests.worker.hands import Desk
+from tests.worker.resting import let_pass
 
 DEAD = Ended(DeadLetterInfo(reason="Spam", description=None))
 
@@ -116,16 +117,14 @@ def test_attempts_are_counted_on_by_a_worker_that_is_started_again(
     client: QueueClient, clock: FakeClock
 ) -> None:
     desk = Desk()
-    desk.fail["a1"] = [Retry(1.0), Retry(1.0), Retry(1.0)]
+    desk.fail["a1"] = [Retry(60.0), Retry(60.0), Retry(60.0)]
     client.send("plain", Message.of("a1"))
     worker = Worker(client, "plain", desk)
-    with worker:
-        let_time_pass(clock, until=lambda: desk.calls == [("a1", 1), ("a1", 2)])
-
-    with worker:
-        let_time_pass(clock, until=lambda: len(desk.calls) == 3)
+    for number in range(1, 4):
+        with worker:
+            let_pass(client, clock, until=lambda number=number: len(desk.calls) == number)  # type: ignore[misc]
     with Worker(client, "plain", desk):
-        let_time_pass(clock, until=lambda: len(desk.calls) == 4)
+        let_pass(client, clock, until=lambda: len(desk.calls) == 4)
 
     assert [attempt for _, attempt in desk.calls] == [1, 2, 3, 4]
 

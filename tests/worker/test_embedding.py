@@ -12,7 +12,8 @@ from queue_runtime.errors import Closed, ConfigurationError, QueueNotFound
 from queue_runtime.events import Event, HandlerFailed
 from queue_runtime.executor import SessionExecutor
 from queue_runtime.testing import FakeClock
-from tests.worker.hands import ANY_QUEUE, SESSIONS, SOON, URL, Desk, let_time_pass, of, send, wait_until
+from tests.worker.hands import ANY_QUEUE, SESSIONS, SOON, URL, Desk, of, send, wait_until
+from tests.worker.resting import let_pass
 
 POLL = 3.0
 
@@ -234,7 +235,7 @@ class TestRunUntilIdle:
         thread.start()
         wait_until(lambda: bool(of(events, HandlerFailed)))
 
-        let_time_pass(clock, until=lambda: not thread.is_alive())
+        let_pass(client, clock, thread, until=lambda: not thread.is_alive())
 
         assert desk.calls == [("a1", 1), ("a1", 2)]
         assert (reports[0].completed, reports[0].reason) == (1, "idle")

@@ -22,12 +22,10 @@ from queue_runtime.events import (
 )
 from queue_runtime.testing import FakeClock
 from tests.fakes import Act, Script, scripted
-from tests.worker.hands import ANY_QUEUE, SESSIONS, URL, Desk, Job, let_time_pass, of, send, wait_until
+from tests.worker.hands import ANY_QUEUE, SESSIONS, URL, Desk, Job, of, send, wait_until
+from tests.worker.resting import let_pass
 
 POLL = 3.0
-
-LONG = URL.replace("lease=30", "lease=3000")
-"""So that time may run ahead of the renewals on a busy machine."""
 
 DROP = HandlerPolicy(max_attempts=2, base=0.5, cap=0.5, on_exhausted="drop")
 BLOCK = HandlerPolicy(max_attempts=1, base=1.0, cap=6.0, max_hold=15.0, on_exhausted="block", breaker=None)
@@ -42,7 +40,7 @@ def client(clock: FakeClock, events: list[Event]) -> Iterator[QueueClient]:
     """Its queues have no dead-letter queue."""
     script = Script()
     script.always("describe", without_dead_letters)
-    with scripted(script, LONG, clock=clock, listeners=[events.append]) as made:
+    with scripted(script, URL, clock=clock, listeners=[events.append]) as made:
         yield made
 
 
@@ -85,7 +83,7 @@ class TestDrop:
         send(client, queue, "a1", "a2")
         worker = Worker(client, queue, desk, policy=DROP, poll=POLL)
         with worker:
-            let_time_pass(clock, until=lambda: worker.status().completed + worker.status().dropped == 2)
+            let_pass(client, clock, until=lambda: worker.status().completed + worker.status().dropped == 2)
             status = worker.status()
             report = worker.stop()
 
@@ -145,7 +143,7 @@ class TestBlock:
         fail(desk, "a1", 6)
         send(client, queue, "a1")
         with Worker(client, queue, handler, policy=BLOCK, poll=POLL) as worker:
-            let_time_pass(clock, until=lambda: worker.status().completed == 1)
+            let_pass(client, clock, until=lambda: worker.status().completed == 1)
 
         assert [text for text, _ in desk.calls] == ["a1"] * 7
         gaps = [after - before for before, after in itertools.pairwise(began)]
@@ -162,7 +160,7 @@ class TestBlock:
         fail(desk, "a1", 6)
         send(client, queue, "a1", "a2", "b1")
         with Worker(client, queue, desk, policy=BLOCK, poll=POLL) as worker:
-            let_time_pass(clock, until=lambda: worker.status().completed == 3)
+            let_pass(client, clock, until=lambda: worker.status().completed == 3)
 
         assert [text for text, _ in desk.calls if text[0] == "a"] == ["a1"] * 7 + ["a2"]
         assert [text for text, _ in desk.calls].index("b1") < 3, "another session does not wait for it"
@@ -176,7 +174,7 @@ class TestBlock:
         with Worker(client, queue, desk, policy=BLOCK, poll=POLL):
             wait_until(lambda: bool(of(events, MessageBlocked)))
         with Worker(client, queue, desk, policy=BLOCK, poll=POLL) as worker:
-            let_time_pass(clock, until=lambda: worker.status().completed == 1)
+            let_pass(client, clock, until=lambda: worker.status().completed == 1)
 
         assert [text for text, _ in desk.calls] == ["a1", "a1"]
 
@@ -188,7 +186,7 @@ class TestBlock:
             client.abandon(client.receive("plain"))
 
         with Worker(client, "plain", desk, policy=BLOCK, poll=POLL) as worker:
-            let_time_pass(clock, until=lambda: worker.status().completed == 1)
+            let_pass(client, clock, until=lambda: worker.status().completed == 1)
 
         assert [text for text, _ in desk.calls] == ["a1"]
 

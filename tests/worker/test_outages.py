@@ -13,6 +13,7 @@ from queue_runtime.errors import ConfigurationError, ConnectionFailed, QueueNotF
 from queue_runtime.events import Event, FetchFailed, ProcessingPaused
 from queue_runtime.testing import FakeClock
 from tests.fakes import Script, fails, scripted
+from tests.worker import resting
 from tests.worker.hands import (
     ANY_QUEUE,
     FETCH,
@@ -41,19 +42,11 @@ def _note_others() -> None:
     others.update(threading.enumerate())
 
 
-def let_pass(clock: FakeClock, *, until: Callable[[], bool]) -> None:
-    """Three seconds at a time, whenever those who ask the broker, and `run`, have nothing to do before."""
+def let_pass(client: QueueClient, clock: FakeClock, *, until: Callable[[], bool]) -> None:
+    """Three seconds at a time, whenever nobody, `run` included, has anything to do before."""
 
-    def at_rest() -> bool:
-        mine = set(threading.enumerate()) - others
-        return clock.is_parked(*(t for t in mine if "-fetch-" in t.name or t.name == RUN))
-
-    for _ in range(200):
-        wait_until(lambda: until() or at_rest())
-        if until():
-            return
-        clock.advance(3.0)
-    raise AssertionError("it did not come")
+    runs = [thread for thread in set(threading.enumerate()) - others if thread.name == RUN]
+    resting.let_pass(client, clock, *runs, until=until)
 
 
 class Running:
@@ -120,10 +113,10 @@ class TestALostBroker:
         running = Running(worker)
         wait_until(lambda: len(script.calls(FETCH[queue])) > 0)
         go_away(script)
-        let_pass(clock, until=lambda: bool(of(events, FetchFailed)))
+        let_pass(client, clock, until=lambda: bool(of(events, FetchFailed)))
         lost_at = clock.monotonic()
 
-        let_pass(clock, until=lambda: running.ended)
+        let_pass(client, clock, until=lambda: running.ended)
 
         report = running.report()
         assert (report.reason, report.exit_code) == ("provider lost", 2)
@@ -137,12 +130,12 @@ class TestALostBroker:
         wait_until(lambda: len(script.calls(FETCH[queue])) > 0)
         go_away(script)
         end = clock.monotonic() + 2 * AWAY
-        let_pass(clock, until=lambda: clock.monotonic() >= end)
+        let_pass(client, clock, until=lambda: clock.monotonic() >= end)
         assert not running.ended
         come_back(script)
         send(client, queue, "a1")
 
-        let_pass(clock, until=lambda: desk.calls == [("a1", 1)])
+        let_pass(client, clock, until=lambda: desk.calls == [("a1", 1)])
 
         assert running.worker.stop().reason == "asked"
         assert running.report().exit_code == 0
@@ -155,9 +148,9 @@ class TestALostBroker:
             wait_until(lambda: len(script.calls(FETCH[queue])) > 0)
             go_away(script)
             end = clock.monotonic() + 0.5 * AWAY
-            let_pass(clock, until=lambda end=end: clock.monotonic() >= end)  # type: ignore[misc]
+            let_pass(client, clock, until=lambda end=end: clock.monotonic() >= end)  # type: ignore[misc]
             come_back(script)
-            let_pass(clock, until=lambda: running.worker.health().fetching)
+            let_pass(client, clock, until=lambda: running.worker.health().fetching)
             assert not running.ended
 
         running.worker.stop()
@@ -183,8 +176,8 @@ class TestALostBroker:
         script.then(FETCH[queue], fails(ConnectionFailed))
         desk.let_go("a1")
 
-        let_pass(clock, until=lambda: bool(of(events, FetchFailed)))
-        let_pass(clock, until=lambda: running.worker.health().fetching)
+        let_pass(client, clock, until=lambda: bool(of(events, FetchFailed)))
+        let_pass(client, clock, until=lambda: running.worker.health().fetching)
 
         assert not running.ended, "it was away for a moment, after two minutes in which it was not asked"
         running.worker.stop()
@@ -210,7 +203,7 @@ class TestALostBroker:
             assert "ConnectionFailed" in (health.paused or "")
             come_back(script)
 
-            let_pass(clock, until=lambda: worker.status().paused is None)
+            let_pass(client, clock, until=lambda: worker.status().paused is None)
 
             assert worker.health().fetching
             assert worker.health().last_answer is not None
@@ -224,10 +217,10 @@ class TestALostBroker:
         desk.wait_for_calls("a1")
         go_away(script)
         end = clock.monotonic() + 2 * AWAY
-        let_pass(clock, until=lambda: clock.monotonic() >= end)
+        let_pass(client, clock, until=lambda: clock.monotonic() >= end)
         come_back(script)
 
-        let_pass(clock, until=lambda: running.worker.status().completed == 1)
+        let_pass(client, clock, until=lambda: running.worker.status().completed == 1)
 
         assert desk.calls == [("a1", 1), ("a1", 2)]
         running.worker.stop()
@@ -251,14 +244,14 @@ class TestAtTheStart:
         go_away(script)
         worker = Worker(client, queue, desk, poll=POLL)
         running = Running(worker)
-        let_pass(clock, until=lambda: len(of(events, FetchFailed)) >= 3)
+        let_pass(client, clock, until=lambda: len(of(events, FetchFailed)) >= 3)
         assert worker.status().state == "starting"
         assert (worker.health().state, worker.health().alive) == ("starting", True)
         assert not worker.health().fetching
         come_back(script)
         send(client, queue, "a1")
 
-        let_pass(clock, until=lambda: desk.calls == [("a1", 1)])
+        let_pass(client, clock, until=lambda: desk.calls == [("a1", 1)])
 
         assert worker.status().state == "running"
         worker.stop()
@@ -273,7 +266,7 @@ class TestAtTheStart:
             send(client, "plain", "a1")
             go_away(script)
             running = Running(Worker(client, "plain", desk, poll=POLL))
-            let_pass(clock, until=lambda: "CircuitOpen" in _errors(events))
+            let_pass(client, clock, until=lambda: "CircuitOpen" in _errors(events))
             asked = len(_errors(events))
             before = clock.monotonic()
             clock.block_until(1)
@@ -281,7 +274,7 @@ class TestAtTheStart:
             assert len(_errors(events)) == asked, "it is known until when nobody is asked"
             come_back(script)
 
-            let_pass(clock, until=lambda: desk.calls == [("a1", 1)])
+            let_pass(client, clock, until=lambda: desk.calls == [("a1", 1)])
 
             assert clock.monotonic() > before
             running.worker.stop()
@@ -295,7 +288,7 @@ class TestAtTheStart:
         worker = Worker(client, "plain", desk, give_up_after=AWAY)
         running = Running(worker)
 
-        let_pass(clock, until=lambda: running.ended)
+        let_pass(client, clock, until=lambda: running.ended)
 
         report = running.report()
         assert (report.reason, report.exit_code) == ("provider lost", 2)
@@ -324,7 +317,7 @@ class TestAtTheStart:
         wait_until(lambda: bool(of(events, FetchFailed)))
 
         worker._on_signal(15, None)
-        let_pass(clock, until=lambda: running.ended)
+        let_pass(client, clock, until=lambda: running.ended)
 
         assert (running.report().reason, running.report().exit_code) == ("asked", 0)
 
@@ -358,7 +351,7 @@ class TestAtTheStart:
         wait_until(lambda: clock.is_parked(running.thread))
 
         client.close()
-        let_pass(clock, until=lambda: running.ended)
+        clock.advance(1.0)
 
         assert running.report().reason == "closed"
 
@@ -403,7 +396,7 @@ class TestAStopDuringAnOutage:
         running = Running(Worker(client, queue, desk, poll=POLL, give_up_after=10 * AWAY))
         wait_until(lambda: len(script.calls(FETCH[queue])) > 0)
         go_away(script)
-        let_pass(clock, until=lambda: len(of(events, FetchFailed)) >= 3)
+        let_pass(client, clock, until=lambda: len(of(events, FetchFailed)) >= 3)
         before = clock.monotonic()
 
         report = running.worker.stop()
@@ -425,7 +418,7 @@ class TestAStopDuringAnOutage:
         desk.let_go("a1")
         wait_until(lambda: bool(script.calls(SETTLE[queue])))
 
-        let_pass(clock, until=lambda: stopping.ended)
+        let_pass(client, clock, until=lambda: stopping.ended)
 
         report = stopping.report()
         assert (report.finished, report.unknown, report.overdue, report.threads_left) == (0, 1, 0, ())
@@ -444,9 +437,9 @@ def test_a_broker_that_is_lost_while_handlers_fail_is_given_up_too(
     desk.fail["b1"] = [RuntimeError("1"), RuntimeError("2"), RuntimeError("3")]
     send(client, "plain", "a1", "b1")
     running = Running(Worker(client, "plain", desk, policy=policy, poll=POLL, give_up_after=AWAY))
-    let_pass(clock, until=lambda: bool(of(events, ProcessingPaused)))
+    let_pass(client, clock, until=lambda: bool(of(events, ProcessingPaused)))
     go_away(script)
 
-    let_pass(clock, until=lambda: running.ended)
+    let_pass(client, clock, until=lambda: running.ended)
 
     assert running.report().reason == "provider lost"

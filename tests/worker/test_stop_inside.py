@@ -125,7 +125,7 @@ class TestStop:
         wait_until(lambda: worker.status().completed == 1)
         # The stop itself, and `run`, which waits for it.
         wait_until(lambda: len([n for n in left_over() if "stop" in n]) == 1)
-        wait_until(lambda: clock.is_parked(running.thread) and not _fetches())
+        wait_until(lambda: not _fetches() and clock.is_parked(running.thread))
 
         clock.advance(25.0)
 
@@ -218,7 +218,7 @@ class TestASecondSignal:
         desk.wait_for_calls("b1")
         send(client, "plain", "a1")
         wait_until(lambda: worker.status().completed == 1)
-        wait_until(lambda: clock.is_parked(running.thread) and not _fetches())
+        wait_until(lambda: not _fetches() and clock.is_parked(running.thread))
 
         worker._on_signal(15, None)
         clock.advance(0.5)

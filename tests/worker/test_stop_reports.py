@@ -29,6 +29,7 @@ from queue_runtime.testing import FakeClock
 from queue_runtime.worker.in_hand import BLOCKED
 from tests.fakes import Script, fails, loses, our_threads, scripted, stored
 from tests.worker.hands import SETTLE, SOON, URL, of, wait_until
+from tests.worker.resting import is_at_rest
 
 STEPS = {
     "goes well": lambda act: act.run(),
@@ -151,28 +152,9 @@ class Play:
 
     def is_at_rest(self, client: QueueClient, *threads: threading.Thread) -> bool:
         """Nobody has anything to do before time goes on; handlers that are to wait, wait."""
-        runtime = client.runtime()
-        alive = [
-            thread
-            for thread in set(threading.enumerate()) - self._others
-            if thread in threads
-            or "-fetch-" in thread.name
-            or "-stop-" in thread.name
-            or "sched" in thread.name
-        ]
-        return (
-            _idles(runtime.executor, self.clock, but=self.stuck)
-            and _idles(runtime.pool, self.clock)
-            and _idles(runtime.carriers, self.clock)
-            and self.clock.is_parked(*alive)
-        )
-
-
-def _idles(executor: SessionExecutor, clock: FakeClock, *, but: int = 0) -> bool:
-    """All its threads wait: for a task, for time to go on, or, so many, inside a handler."""
-    with executor._changed:
-        ready, threads, idle = len(executor._ready), set(executor._threads), executor._idle
-    return not ready and idle + sum(map(clock.is_parked, threads)) + but == len(threads)
+        mine = set(threading.enumerate()) - self._others
+        stops = [thread for thread in mine if "-stop-" in thread.name or "-fetch-" in thread.name]
+        return is_at_rest(client, self.clock, *threads, *stops, stuck=self.stuck)
 
 
 def room(executor: SessionExecutor) -> int:

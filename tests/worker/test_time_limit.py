@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -10,7 +11,8 @@ from queue_runtime import HandlerPolicy, LeaseLost, QueueClient, ReceivedMessage
 from queue_runtime.events import Event, HandlerOverran, MessageCompleted, SettlementFailed
 from queue_runtime.testing import FakeClock
 from tests.fakes import Script, scripted
-from tests.worker.hands import ANY_QUEUE, SESSIONS, SOON, URL, Desk, let_time_pass, of, send, wait_until
+from tests.worker.hands import ANY_QUEUE, SESSIONS, SOON, URL, Desk, of, send, wait_until
+from tests.worker.resting import let_pass
 
 POLL = 3.0
 LIMIT = 4.0
@@ -19,9 +21,11 @@ POLICY = HandlerPolicy(max_attempts=2, base=0.5, cap=0.5, time_limit=LIMIT)
 RENEW = {"plain": "renew", "sessions": "session.renew", "groups": "renew"}
 
 
-def overrun(clock: FakeClock, desk: Desk, events: list[Event], times: int = 1) -> None:
-    """Let time pass until the handler has run for longer than it may for so many *times*."""
-    let_time_pass(clock, until=lambda: len(of(events, HandlerOverran)) == times)
+def overrun(
+    client: QueueClient, clock: FakeClock, events: list[Event], stuck: Callable[[], int], times: int = 1
+) -> None:
+    """Let time pass until a handler, one of those *stuck*, has run for longer than it may so many *times*."""
+    let_pass(client, clock, until=lambda: len(of(events, HandlerOverran)) == times, stuck=stuck)
 
 
 @ANY_QUEUE
@@ -35,7 +39,7 @@ class TestAHandlerThatOverruns:
             desk.wait_for_calls("a1")
             assert not desk.leases[0].lost
 
-            overrun(clock, desk, events)
+            overrun(client, clock, events, lambda: desk.running)
 
             with pytest.raises(LeaseLost, match=f"longer than {LIMIT:g} s, its time limit"):
                 desk.leases[0].check()
@@ -52,7 +56,7 @@ class TestAHandlerThatOverruns:
             send(client, queue, "a1")
             with Worker(client, queue, desk, policy=POLICY, poll=POLL) as worker:
                 desk.wait_for_calls("a1")
-                overrun(clock, desk, events)
+                overrun(client, clock, events, lambda: desk.running)
                 assert worker.status().leases == 0
                 clock.advance(25.0)
                 assert script.calls(RENEW[queue]) == []
@@ -65,12 +69,12 @@ class TestAHandlerThatOverruns:
         send(client, queue, "a1")
         with Worker(client, queue, desk, policy=POLICY, poll=POLL) as worker:
             desk.wait_for_calls("a1")
-            overrun(clock, desk, events)
+            overrun(client, clock, events, lambda: desk.running)
             desk.let_go("a1")
             wait_until(lambda: bool(of(events, SettlementFailed)))
             assert worker.status().lost == 1
 
-            let_time_pass(clock, until=lambda: worker.status().completed == 1)
+            let_pass(client, clock, until=lambda: worker.status().completed == 1)
 
         assert desk.calls == [("a1", 1), ("a1", 2)], "it has had an attempt"
         [completed] = of(events, MessageCompleted)
@@ -92,10 +96,10 @@ class TestAHandlerThatOverruns:
         send(client, queue, "a1")
         with Worker(client, queue, desk, policy=POLICY, poll=POLL) as worker:
             desk.wait_for_calls("a1")
-            overrun(clock, desk, events)
+            overrun(client, clock, events, lambda: desk.running)
             desk.let_go("a1")
 
-            let_time_pass(clock, until=lambda: worker.status().completed == 1)
+            let_pass(client, clock, until=lambda: worker.status().completed == 1)
 
         assert desk.calls == [("a1", 1), ("a1", 2)]
         assert client.dead_letters(queue).list() == []
@@ -104,19 +108,22 @@ class TestAHandlerThatOverruns:
         self, client: QueueClient, queue: str, clock: FakeClock, desk: Desk, events: list[Event]
     ) -> None:
         go_on = [threading.Event(), threading.Event()]
+        inside: list[int] = []
 
         def handler(message: ReceivedMessage) -> None:
             desk(message)
             if message.text == "a1":
+                inside.append(message.attempt)
                 assert go_on[message.attempt - 1].wait(SOON)
+                inside.pop()
 
         send(client, queue, "a1", "a2")
         with Worker(client, queue, handler, policy=POLICY, poll=POLL) as worker:
             for number, event in enumerate(go_on, 1):
-                overrun(clock, desk, events, number)
+                overrun(client, clock, events, lambda: len(inside), number)
                 event.set()
-            let_time_pass(clock, until=lambda: worker.status().dead_lettered == 1)
-            let_time_pass(clock, until=lambda: worker.status().completed == 1)
+            let_pass(client, clock, until=lambda: worker.status().dead_lettered == 1)
+            let_pass(client, clock, until=lambda: worker.status().completed == 1)
 
         assert [call for call in desk.calls if call[0] == "a1"] == [("a1", 1), ("a1", 2)]
         [letter] = client.dead_letters(queue).list()
@@ -175,7 +182,7 @@ class TestAHandlerThatEndsInTime:
         desk.fail["a1"] = [RuntimeError("once")]
         send(client, queue, "a1")
         with Worker(client, queue, desk, policy=patient, poll=POLL) as worker:
-            let_time_pass(clock, until=lambda: worker.status().completed == 1)
+            let_pass(client, clock, until=lambda: worker.status().completed == 1)
 
         assert desk.calls == [("a1", 1), ("a1", 2)]
         assert of(events, HandlerOverran) == []

@@ -1,0 +1,59 @@
+"""When nobody in a client has anything to do before time goes on, and time that goes on only then."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from queue_runtime import QueueClient
+from queue_runtime.executor import SessionExecutor
+from queue_runtime.testing import FakeClock
+from queue_runtime.worker.work import Work
+from tests.worker.hands import wait_until
+
+STEP = 3.0
+"""Seconds; shorter than any lease."""
+
+
+def is_at_rest(client: QueueClient, clock: FakeClock, *threads: threading.Thread, stuck: int = 0) -> bool:
+    """All threads of *client*, of its workers, and *threads* wait for time, or for each other; so many
+    handlers are *stuck*."""
+    runtime = client.runtime()
+    with runtime._changed:
+        works = [action.__self__ for action, _ in runtime._closing if isinstance(_owner(action), Work)]  # type: ignore[attr-defined]
+    waiting = {*threads, *(thread for work in works for thread in work._fetcher.threads())}
+    if runtime.scheduler._thread is not None:
+        waiting.add(runtime.scheduler._thread)
+    return (
+        _idles(runtime.executor, clock, but=stuck)
+        and _idles(runtime.pool, clock)
+        and _idles(runtime.carriers, clock)
+        and clock.is_parked(*(thread for thread in waiting if thread.is_alive()))
+    )
+
+
+def let_pass(
+    client: QueueClient,
+    clock: FakeClock,
+    *threads: threading.Thread,
+    until: Callable[[], bool],
+    stuck: Callable[[], int] = lambda: 0,
+) -> None:
+    """A step at a time, whenever all are at rest, *threads* too, but so many handlers that are *stuck*."""
+    for _ in range(200):
+        wait_until(lambda: until() or is_at_rest(client, clock, *threads, stuck=stuck()))
+        if until():
+            return
+        clock.advance(STEP)
+    raise AssertionError("it did not come")
+
+
+def _owner(action: object) -> object:
+    return getattr(action, "__self__", None)
+
+
+def _idles(executor: SessionExecutor, clock: FakeClock, *, but: int = 0) -> bool:
+    """All its threads wait: for a task, for time to go on, or, so many, inside a handler."""
+    with executor._changed:
+        ready, threads, idle = len(executor._ready), set(executor._threads), executor._idle
+    return not ready and idle + sum(map(clock.is_parked, threads)) + but == len(threads)
