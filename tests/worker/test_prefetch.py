@@ -33,6 +33,11 @@ def texts_of(count: int) -> list[str]:
     return [f"{chr(ord('a') + n)}1" for n in range(count)]
 
 
+def has(worker: Worker, client: QueueClient, queue: str, held: int) -> bool:
+    """It has so many in hand: a session too has its first message by then."""
+    return worker.status().held == held == client.describe(queue).leased
+
+
 def leases_in_hand(worker: Worker) -> list[Lease]:
     assert worker._work is not None
     leases = []
@@ -59,7 +64,7 @@ class TestPrefetch:
         desk.hold(*texts)
         send(client, queue, *texts)
         with Worker(client, queue, desk, concurrency=2, prefetch=6) as worker:
-            wait_until(lambda: worker.status().held == 6 and desk.running == 2)
+            wait_until(lambda: has(worker, client, queue, 6) and desk.running == 2)
             assert client.describe(queue).leased == 6
             assert (worker.status().prefetch, worker.status().concurrency) == (6, 2)
             desk.let_go(*texts)
@@ -92,7 +97,7 @@ class TestPrefetch:
         desk.hold(*texts)
         send(client, queue, *texts)
         with Worker(client, queue, handler, concurrency=1, prefetch=6) as worker:
-            wait_until(lambda: worker.status().held == 6 and desk.running == 1)
+            wait_until(lambda: has(worker, client, queue, 6) and desk.running == 1)
             for _ in range(30):
                 clock.advance(5.0)
                 wait_until(lambda: all(lease.remaining() > 10.0 for lease in leases_in_hand(worker)))
@@ -111,7 +116,7 @@ class TestPrefetch:
         desk.hold(*texts)
         send(client, queue, *texts)
         with Worker(client, queue, desk, concurrency=1, prefetch=2) as worker:
-            wait_until(lambda: worker.status().held == 2 and desk.running == 1)
+            wait_until(lambda: has(worker, client, queue, 2) and desk.running == 1)
             running = desk.calls[0][0]
             [waiting] = [lease for lease in leases_in_hand(worker) if lease is not desk.leases[0]]
             waiting.lose("the broker says so")
@@ -135,7 +140,7 @@ class TestPrefetch:
         send(client, queue, *texts)
         worker = Worker(client, queue, desk, concurrency=1, prefetch=6)
         worker.start()
-        wait_until(lambda: worker.status().held == 6 and desk.running == 1)
+        wait_until(lambda: has(worker, client, queue, 6) and desk.running == 1)
 
         stopping, reports = stop_beside(worker)
 
@@ -161,7 +166,7 @@ class TestPrefetch:
             worker = Worker(client, queue, handler, concurrency=1, prefetch=9, policy=policy)
             desk.hold(*texts_of(9))
             worker.start()
-            wait_until(lambda w=worker, n=number: w.status().held == 9 - n and desk.running == 1)  # type: ignore[misc]
+            wait_until(lambda w=worker, n=9 - number: has(w, client, queue, n) and desk.running == 1)  # type: ignore[misc]
             stopping, _ = stop_beside(worker)
             wait_until(lambda: client.describe(queue).leased == 1)
             desk.let_go(*texts_of(9))
