@@ -29,6 +29,15 @@ class Clock(Protocol):
         Requires *condition* to be held; it is released while waiting. The predicate runs with it held.
         """
 
+    def wait_until(
+        self,
+        condition: threading.Condition,
+        predicate: Callable[[], bool],
+        deadline: float | None = None,
+    ) -> bool:
+        """As `wait_for`, until the moment *deadline* of the monotonic scale: what was read off that scale is
+        waited for as it is, however long it takes to get here."""
+
 
 def instant(clock: Clock, moment: float) -> datetime:
     """When *moment* of the monotonic scale is, or was, on the wall clock."""
@@ -53,6 +62,15 @@ class SystemClock:
         # A longer one, three hundred years, is an OverflowError.
         longest = threading.TIMEOUT_MAX
         return condition.wait_for(predicate, timeout if timeout is None else min(timeout, longest))
+
+    def wait_until(
+        self,
+        condition: threading.Condition,
+        predicate: Callable[[], bool],
+        deadline: float | None = None,
+    ) -> bool:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        return self.wait_for(condition, predicate, left)
 
 
 def sleep(clock: Clock, seconds: float) -> None:

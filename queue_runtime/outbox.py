@@ -158,8 +158,7 @@ class Outbox:
         )
         try:
             with batch.changed:
-                left = max(0.0, batch.deadline - self._clock.monotonic())
-                self._clock.wait_for(batch.changed, batch.is_over, left)
+                self._clock.wait_until(batch.changed, batch.is_over, batch.deadline)
         finally:  # also where a person breaks it off
             if not batch.is_over():
                 self.give_up(entries)
@@ -287,8 +286,7 @@ class Outbox:
     # Requires _changed to be held.
 
     def _wait_for_room(self, until: float) -> None:
-        left = max(0.0, until - self._clock.monotonic())
-        if not self._clock.wait_for(self._changed, self._has_room, left):
+        if not self._clock.wait_until(self._changed, self._has_room, until):
             raise NotAttempted(
                 f"the message was not sent: {self._submitted} are on their way (batching.max_pending), and "
                 "there was no room in time; the broker is slower than what is given to it"

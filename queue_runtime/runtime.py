@@ -281,7 +281,7 @@ class Runtime:
 
         answer.add_done_callback(tell)
         with changed:
-            self.clock.wait_for(changed, answer.done, deadline - self.clock.monotonic())
+            self.clock.wait_until(changed, answer.done, deadline)
         if not answer.done():
             raise OperationTimeout(f"{what} was not answered in time", provider=self.provider.name)
         return answer.result()

@@ -120,8 +120,8 @@ class Scheduler:
             if due:
                 return due
             self._rearranged = False
-            timeout = self._heap[0][0] - now if self._heap else None
-            self._clock.wait_for(self._changed, lambda: self._closed or self._rearranged, timeout)
+            first = self._heap[0][0] if self._heap else None
+            self._clock.wait_until(self._changed, lambda: self._closed or self._rearranged, first)
         return []
 
     def _act(self, timer: Timer) -> None:

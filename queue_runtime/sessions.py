@@ -101,8 +101,8 @@ class GroupDispatcher:
                     if self._fetching:
                         if remaining <= 0 or cancelled():
                             return []
-                        self.clock.wait_for(
-                            self._changed, lambda: self._may_go_on() or cancelled(), remaining
+                        self.clock.wait_until(
+                            self._changed, lambda: self._may_go_on() or cancelled(), deadline
                         )
                         continue
                     self._fetching = True

@@ -145,7 +145,7 @@ class SharedCalls(Generic[I, R]):
         deadline = self._clock.monotonic() + wait
         self._lane.add(call.parcels, wanted=lambda: not call.is_over() and self._clock.monotonic() < deadline)
         with call.changed:
-            self._clock.wait_for(call.changed, call.is_over, deadline - self._clock.monotonic())
+            self._clock.wait_until(call.changed, call.is_over, deadline)
         self._take_back(call)
         return call.outcomes()
 

@@ -8,6 +8,7 @@ import random
 import threading
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -110,6 +111,35 @@ class TestTheTime:
         scheduler.call_later(seconds, ran.set)
 
         assert ran.wait(REAL)
+
+    def test_time_that_goes_on_while_its_thread_gets_to_its_wait_is_not_waited_for_twice(self) -> None:
+        class Overtaking(FakeClock):
+            """Moves on when the first is about to wait."""
+
+            ahead = 2.0
+
+            def overtake(self) -> None:
+                seconds, self.ahead = self.ahead, 0.0
+                self.advance(seconds)
+
+            def wait_for(self, *args: Any) -> bool:
+                self.overtake()
+                return super().wait_for(*args)
+
+            def wait_until(self, *args: Any) -> bool:
+                self.overtake()
+                return super().wait_until(*args)
+
+        clock = Overtaking()
+        diary, scheduler = Diary(clock), Scheduler(clock, name="timekeeper")
+        scheduler.call_later(5.0, lambda: diary.note("five"))
+        clock.block_until(1)
+
+        clock.advance(3.0, waiters=1)
+        clock.block_until(1)
+
+        assert diary.lines == [("five", 5.0)]
+        scheduler.close()
 
     def test_it_keeps_real_time_too(self) -> None:
         real, ran = Scheduler(SystemClock()), threading.Event()

@@ -107,9 +107,7 @@ class MemoryBroker:
     def wait(self, until: float) -> None:
         """Wait for the next change, or for the moment *until*."""
         seen = self.version
-        self.clock.wait_for(
-            self.changed, lambda: self.version != seen, max(0.0, until - self.clock.monotonic())
-        )
+        self.clock.wait_until(self.changed, lambda: self.version != seen, until)
 
 
 def _expired(queue: Queue, stored: Stored) -> DeadLetterInfo:

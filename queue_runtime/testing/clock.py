@@ -32,7 +32,7 @@ _ORIGIN = 1000.0
 
 @dataclass(eq=False, slots=True)
 class _Wait:
-    """One thread inside `FakeClock.wait_for`."""
+    """One thread inside `FakeClock.wait_until`."""
 
     condition: threading.Condition
     predicate: Callable[[], bool]
@@ -53,9 +53,9 @@ class _Wait:
 class FakeClock:
     """A `Clock` whose time moves only by `advance`. Any thread may call any method at any time.
 
-    Predicates given to `wait_for` are evaluated by other threads too, with their condition held: they must
-    change nothing. A thread is *parked* if its deadline is ahead (or it has none) and its predicate is
-    false: only such a one has nothing to do until something changes.
+    Predicates given to `wait_for` and `wait_until` are evaluated by other threads too, with their condition
+    held: they must change nothing. A thread is *parked* if its deadline is ahead (or it has none) and its
+    predicate is false: only such a one has nothing to do until something changes.
     """
 
     def __init__(self, start: datetime = datetime(2024, 1, 1, tzinfo=UTC)) -> None:
@@ -86,11 +86,21 @@ class FakeClock:
         timeout: float | None = None,
     ) -> bool:
         """Wait until *predicate* holds or `advance` has brought *timeout* seconds; see `Clock.wait_for`."""
+        deadline = None if timeout is None else self.monotonic() + timeout
+        return self.wait_until(condition, predicate, deadline)
+
+    def wait_until(
+        self,
+        condition: threading.Condition,
+        predicate: Callable[[], bool],
+        deadline: float | None = None,
+    ) -> bool:
+        """Wait until *predicate* holds or `advance` has come to *deadline*; see `Clock.wait_until`."""
         if predicate():
             return True
-        if timeout is not None and timeout <= 0:
+        if deadline is not None and deadline <= self.monotonic():
             return False
-        wait = self._begin(condition, predicate, timeout)
+        wait = self._begin(condition, predicate, deadline)
         try:
             while not predicate():
                 if self._is_over(wait):
@@ -167,10 +177,9 @@ class FakeClock:
             return f"<FakeClock [{self._time - _ORIGIN:g} s after its start | {len(self._waits)} waiting]>"
 
     def _begin(
-        self, condition: threading.Condition, predicate: Callable[[], bool], timeout: float | None
+        self, condition: threading.Condition, predicate: Callable[[], bool], deadline: float | None
     ) -> _Wait:
         with self._changed:
-            deadline = None if timeout is None else self._time + timeout
             wait = _Wait(condition, predicate, deadline, threading.current_thread())
             self._waits.append(wait)
             self._version += 1

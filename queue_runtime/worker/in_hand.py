@@ -339,11 +339,10 @@ class InHand:
         """Wait until they may be there. If the probe ends before the next is due, this wait gets an end that
         it had not: it is begun anew."""
         due = self._probe_due()
-        timeout = None if due is None else max(0.0, due - self._clock.monotonic())
-        self._clock.wait_for(
+        self._clock.wait_until(
             self._changed,
             lambda: self._stopping or self._may_take(least) or self._probe_due() != due,
-            timeout,
+            due,
         )
 
     def _probe_due(self) -> float | None:

@@ -108,10 +108,9 @@ class LinkPool:
                 elif self._may_connect():
                     self._connecting += 1
                 else:
-                    left = deadline - self._clock.monotonic()
-                    if left <= 0 or cancelled():
+                    if deadline <= self._clock.monotonic() or cancelled():
                         return None
-                    self._clock.wait_for(self._changed, possible, left)
+                    self._clock.wait_until(self._changed, possible, deadline)
                     continue
             if link is None:
                 return self._connect()
