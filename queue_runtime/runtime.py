@@ -151,7 +151,8 @@ class Runtime:
             found = self._dispatchers.get(target)
         if found is not None:
             return found
-        made = GroupDispatcher(self.provider, target, self.clock, partial(self.later, target))
+        history = self.history(target)
+        made = GroupDispatcher(self.provider, target, self.clock, partial(self.later, target), history.excuse)
         with self._changed:
             return self._dispatchers.setdefault(target, made)
 

@@ -45,6 +45,9 @@ UNTAKEN = 2.0
 Later = Callable[[float, Callable[[], None]], None]
 """Runs an action in so many seconds, where it may block."""
 
+Excuse = Callable[[str], None]
+"""Told the broker's id of a message that was counted as handed out, and that nobody was given."""
+
 
 def _key(delivery: Delivery) -> str:
     # A message without a session is a group of its own.
@@ -70,10 +73,13 @@ class _Fetched:
 class GroupDispatcher:
     """Hands out the sessions of one queue. Any thread may call."""
 
-    def __init__(self, provider: ProviderClient, queue: str, clock: Clock, later: Later) -> None:
+    def __init__(
+        self, provider: ProviderClient, queue: str, clock: Clock, later: Later, excuse: Excuse
+    ) -> None:
         self.provider = provider
         self.queue = queue
         self.clock = clock
+        self.excuse = excuse
         self._later = later
         self._changed = threading.Condition()
         # guarded by _changed
@@ -139,7 +145,7 @@ class GroupDispatcher:
         with self._changed:
             back = [d for waiting in self._fetched.values() for d in waiting.deliveries]
             self._fetched.clear()
-        self._give_back([Abandon(delivery) for delivery in back])
+        self._give_back(back)
 
     def _fetch(self, size: int, wait: float, cancelled: Cancelled) -> bool:
         """Ask the broker once, and sort in what came; False if nothing did: the wait is used up."""
@@ -166,28 +172,33 @@ class GroupDispatcher:
                 self._changed.notify_all()
         for session, again in void:
             session.void("the broker handed it out again", gone=again)
-        self._give_back([Abandon(delivery) for delivery in back])
+        self._give_back(back)
         if arrived:
             self._later(UNTAKEN, self._release_untaken)
         return bool(arrived)
 
     def _release_untaken(self) -> None:
         now = self.clock.monotonic()
-        back: list[Settlement] = []
+        back: list[Delivery] = []
         with self._changed:
             for key, waiting in list(self._fetched.items()):
                 if waiting.since + UNTAKEN <= now:
                     del self._fetched[key]
-                    back += [Abandon(delivery) for delivery in waiting.deliveries]
+                    back += waiting.deliveries
         self._give_back(back)
 
-    def _give_back(self, settlements: Sequence[Settlement]) -> None:
+    def _give_back(self, untouched: Sequence[Delivery]) -> None:
         """Best effort: what the broker does not hear of comes back when its lease ends."""
+        self._excuse(untouched)
         now = self.clock.monotonic()
-        held = [s for s in settlements if s.delivery.leased_until > now]
+        held = [Abandon(delivery) for delivery in untouched if delivery.leased_until > now]
         if held:
             with suppress(QueueError):  # the guard has told the listeners
                 self.provider.settle(self.queue, held)
+
+    def _excuse(self, untouched: Iterable[Delivery]) -> None:
+        for delivery in untouched:
+            self.excuse(delivery.broker_id)
 
     # Requires _changed to be held.
 
@@ -211,9 +222,11 @@ class GroupDispatcher:
         taken = []
         for key in [key for key in self._fetched if self._is_free(key)][:most]:
             deliveries = self._fetched.pop(key).deliveries
-            if min(d.leased_until for d in deliveries) > now:  # else it has lapsed here, and comes again
+            if min(d.leased_until for d in deliveries) > now:
                 session = self._open[key] = GroupSession(self, key, deliveries)
                 taken.append(session)
+            else:  # it has lapsed here, and comes again
+                self._excuse(deliveries)
         return taken
 
     def _sort_in(
@@ -368,8 +381,11 @@ class GroupSession(ProviderSession):
                 if self._until[broker_id] > now and broker_id not in self._settling
             ]
             unsettled = bool(self._unsettled)
+            untouched = [d.broker_id for d in self._order[self._handed_out :]] if unsettled else []
             self._ended_because = self._ended_because or "it was closed"
             self._unsettled.clear()
+        for broker_id in untouched:
+            self._dispatcher.excuse(broker_id)
         if unsettled:
             head = left[0].delay if left and isinstance(left[0], Abandon) else 0.0
             self._dispatcher.failed(self, now + head)

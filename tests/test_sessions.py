@@ -15,6 +15,7 @@ Each rule of the dispatcher, and its test:
 - an older arrival, or a known id, voids it: `an_arrival_older_than_what_waits_…`, `the_same_message_again_…`,
   `a_head_handed_out_again_ends_the_hold_on_the_rest`
 - after an abandon nothing more is settled: `after_an_abandon_nothing_more_can_be_settled`
+- what nobody was given is not to blame for its deliveries: `a_delivery_of_what_nobody_was_given_…`
 - closing releases what was not handled: `closing_gives_everything_unsettled_back_at_once`
 - after a failure or a crash one message at a time, until things go well: `TestAfterAFailure`
 - a lost receive is repeated with its attempt id, not after a throttle: tests/providers/test_sqs_receive.py
@@ -109,6 +110,10 @@ def several_at_once(client: QueueClient) -> None:
 def elsewhere(client: QueueClient, most: int = 10) -> list[Delivery]:
     """What another process would be handed now."""
     return list(client.runtime().provider.receive(QUEUE, most, 0.0))
+
+
+def excused(client: QueueClient, delivery: Delivery) -> int:
+    return client.runtime().history(QUEUE).excused(delivery.broker_id)
 
 
 class TestAccepting:
@@ -300,6 +305,36 @@ class TestGivingBack:
             session.complete(session.receive(max_messages=1))
 
         assert [delivery.message.body for delivery in elsewhere(client)] == [b"a2", b"a3"]
+
+    def test_a_delivery_of_what_nobody_was_given_says_nothing_against_it(
+        self, client: QueueClient, clock: FakeClock
+    ) -> None:
+        several_at_once(client)
+        send(client, "a1", "a2", "b1")
+        with accept(client) as session:  # b1 was fetched beside it
+            [given] = session.receive(max_messages=1)
+        clock.advance(UNTAKEN, waiters=1)
+        wait_until(lambda: client.describe(QUEUE).leased == 0)
+
+        counts = {d.message.body: (d.delivery_count, excused(client, d)) for d in elsewhere(client)}
+
+        assert counts == {b"a1": (2, 0), b"a2": (2, 1), b"b1": (2, 1)}
+        assert given.text == "a1"
+
+    def test_so_does_one_whose_lease_ended_before_anybody_was_given_it(
+        self, client: QueueClient, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        several_at_once(client)
+        monkeypatch.setattr(client.runtime().dispatcher(QUEUE), "_later", lambda delay, action: None)
+        send(client, "a1", "b1")
+        accept(client).close()  # b1 was fetched beside it, and nobody looks after it
+        clock.advance(30.0)
+        with accept(client), accept(client):
+            pass
+
+        counts = {d.message.body: (d.delivery_count, excused(client, d)) for d in elsewhere(client)}
+
+        assert counts == {b"a1": (3, 2), b"b1": (3, 2)}
 
     def test_a_closed_client_gives_back_what_nobody_took(self) -> None:
         clock = FakeClock()

@@ -10,6 +10,7 @@ import pytest
 from queue_runtime import HandlerPolicy, Lease, QueueClient, ReceivedMessage, StopReport, Worker
 from queue_runtime.errors import ConfigurationError
 from queue_runtime.events import Event, LostLease
+from queue_runtime.executor import SessionExecutor
 from queue_runtime.testing import FakeClock
 from queue_runtime.worker.in_hand import BLOCKED
 from queue_runtime.worker.message_run import MessageRun
@@ -177,6 +178,31 @@ class TestPrefetch:
         if queue != "sessions":
             assert max(counts) > policy.delivery_limit
         assert {attempt for _, attempt in desk.calls} == {1}
+
+    def test_blames_nobody_for_a_stop_before_anybody_looked_at_it(
+        self, script: Script, clock: FakeClock, queue: str, desk: Desk
+    ) -> None:
+        policy = HandlerPolicy(max_attempts=1)
+        with (
+            SessionExecutor(2) as executor,
+            scripted(script, URL, clock=clock, executor=executor) as client,
+        ):
+            send(client, queue, "a1")
+            for _ in range(policy.delivery_limit + 1):
+                worker = Worker(client, queue, desk, concurrency=1, policy=policy)
+                free = threading.Event()
+                executor.submit(free.wait)
+                executor.submit(free.wait)  # its threads have other things to do
+                worker.start()
+                wait_until(lambda w=worker: w.status().held == 1)  # type: ignore[misc]
+                stopping, _ = stop_beside(worker)
+                wait_until(lambda w=worker: w.status().state == "stopping")  # type: ignore[misc]
+                free.set()
+                stopping.join(SOON)
+            report = Worker(client, queue, desk, concurrency=1, policy=policy).run_until_idle()
+
+        assert (report.completed, report.dead_lettered) == (1, 0)
+        assert desk.calls == [("a1", 1)]
 
     def test_lets_the_next_in_while_one_is_settled(
         self, client: QueueClient, queue: str, script: Script, desk: Desk
