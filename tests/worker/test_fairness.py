@@ -1,6 +1,7 @@
 """A hot session starves nobody: the small ones finish within twice the time that they take alone.
 
-Time is the fake clock's: it moves when all handlers that can run do, so that a slow machine changes nothing.
+Time is the fake clock's: it moves when all handlers that can run do, or everybody waits for it, so that a slow
+machine changes nothing.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import pytest
 
 from queue_runtime import Message, QueueClient, ReceivedMessage, Worker, connect
 from queue_runtime.testing import FakeClock
+from tests.worker.resting import is_at_rest
 
 HOT = "hot"
 PACE = 0.01
 """Seconds of one handler."""
 
-SETTLED = 0.5
-"""Real seconds in which every handler that can run has begun; else some wait for time, and it goes on."""
+LOOK = 0.05
+"""Real seconds between two looks whether everybody waits for time, while handlers could begin."""
 
 
 class Office:
@@ -49,10 +51,12 @@ class Office:
                 self._sessions -= self._left[message.session_id] == 0
             self._changed.notify_all()
 
-    def work_until_small_are_done(self) -> float:
+    def work_until_small_are_done(self, client: QueueClient) -> float:
         """Let time pass until they are; returns the seconds."""
         began = self._clock.monotonic()
         while not self._all_done():
+            while not self._all_are_in() and not is_at_rest(client, self._clock):
+                pass
             due = self._clock.next_deadline()
             if due is not None:
                 self._clock.advance(due - self._clock.monotonic())
@@ -63,8 +67,11 @@ class Office:
 
     def _all_done(self) -> bool:
         with self._changed:
-            self._changed.wait_for(lambda: self._inside >= min(self._places, self._sessions), SETTLED)
             return not +self._left
+
+    def _all_are_in(self) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self._inside >= min(self._places, self._sessions), LOOK)
 
 
 def small_ones(sessions: int, each: int) -> list[Message]:
@@ -83,7 +90,7 @@ def turns(queue: str, *, hot: int, concurrency: int, sessions: int = 200, each: 
         client.send_batch(queue, small)
         office = Office(clock, small, hot=hot > 0, concurrency=concurrency)
         with Worker(client, queue, office, concurrency=concurrency):
-            return round(office.work_until_small_are_done() / PACE)
+            return round(office.work_until_small_are_done(client) / PACE)
 
 
 def fill(client: QueueClient, queue: str, hot: int) -> None:
