@@ -150,44 +150,45 @@ class SessionExecutor(Executor):
                 if waiting is not None:
                     waiting.append(task)
                     return task.future
-            self._make_ready(task)
+            if self._idle <= len(self._ready) and len(self._threads) < self.max_workers:
+                self._start_thread()
+            self._ready.append(task)
+            self._changed.notify()
             if task.lane is not None:
                 self._lanes[task.lane] = deque()
         return task.future
 
     def _run(self) -> None:
-        me = threading.current_thread()
-        while True:
-            with self._changed:
-                self._given_up.discard(me.name)  # it was the task that was given up, and it has ended
-                self._idle += 1
-                self._changed.wait_for(lambda: bool(self._ready) or (self._shut and not self._lanes))
-                self._idle -= 1
-                if not self._ready:
-                    self._threads.discard(me)
-                    self._changed.notify_all()
-                    return
-                task = self._ready.popleft()
+        lane: Hashable | None = None
+        while (task := self._next(lane)) is not None:
             try:
                 task.run()
             except BaseException:  # a callback of its future exits: the thread and its session must live on
                 log.critical("a callback of %r ended badly", task.future, exc_info=True)
-            if task.lane is not None:
-                with self._changed:
-                    self._next_of_lane(task.lane)
+            lane = task.lane
             del task  # an idle thread must not keep the last task's arguments alive
+
+    def _next(self, lane: Hashable | None) -> _Task | None:
+        """The next task for this thread, which has run one of *lane*; None: it is to end."""
+        me = threading.current_thread()
+        with self._changed:
+            if lane is not None:
+                self._next_of_lane(lane)
+            self._given_up.discard(me.name)  # it was the task that was given up, and it has ended
+            self._idle += 1
+            # Once shut, nothing becomes ready but by a thread that has run a task, and runs the next.
+            self._changed.wait_for(lambda: bool(self._ready) or self._shut)
+            self._idle -= 1
+            if self._ready:
+                return self._ready.popleft()
+            self._threads.discard(me)
+            self._changed.notify_all()
+            return None
 
     # Requires _changed to be held.
 
     def _all_ended(self, *, but: threading.Thread) -> bool:
         return all(thread is but or thread.name in self._given_up for thread in self._threads)
-
-    def _make_ready(self, task: _Task) -> None:
-        if self._idle <= len(self._ready) and len(self._threads) < self.max_workers:
-            self._start_thread()
-        self._ready.append(task)
-        # All: the one condition also serves `shutdown`, and a wake-up must not end there.
-        self._changed.notify_all() if self._shut else self._changed.notify()
 
     def _start_thread(self) -> None:
         """Raises what the system says if there can be no more threads and there is none yet."""
@@ -202,13 +203,12 @@ class SessionExecutor(Executor):
         self._threads.add(thread)
 
     def _next_of_lane(self, lane: Hashable) -> None:
+        """A task of *lane* has ended on this thread, which takes the next that is ready."""
         waiting = self._lanes[lane]
         if waiting:
-            self._make_ready(waiting.popleft())
+            self._ready.append(waiting.popleft())
         else:
             del self._lanes[lane]
-            if self._shut:
-                self._changed.notify_all()
 
     def _take_all(self) -> list[_Task]:
         """Every task that has not begun."""

@@ -269,6 +269,13 @@ class TestThreads:
 
         assert executor.thread_names() == ["crew-1"]
 
+    def test_one_goes_on_with_the_session_of_its_last_task(self, executor: SessionExecutor) -> None:
+        in_turn = [executor.submit_in("a", nothing) for _ in range(100)]
+
+        wait(in_turn, timeout=REAL)
+
+        assert executor.thread_names() == ["crew-1"]
+
     def test_are_never_more_than_max_workers(self) -> None:
         inside, most = [0], [0]
         lock = threading.Lock()
@@ -450,6 +457,24 @@ class TestShutdown:
         for thread in threading.enumerate():
             if thread.name == "crew-1":
                 thread.join(REAL)
+
+    def test_does_not_wait_for_idle_threads_because_others_of_its_session_wait(self, stop: Stop) -> None:
+        made = SessionExecutor(2, name="crew")
+        made.submit_in("a", stop)
+        stop.wait_until_running()
+        made.submit(nothing).result(REAL)  # there is a second thread
+        behind = made.submit_in("a", nothing)
+
+        made.give_up(["crew-1"])
+        made.shutdown()
+
+        assert made.thread_names() == ["crew-1"]
+        stop.end.set()
+        behind.result(REAL)
+        for thread in threading.enumerate():
+            if thread.name == "crew-1":
+                thread.join(REAL)
+        assert crew() == []
 
     def test_waits_for_what_the_thread_of_such_a_task_does_after_it(self, stop: Stop) -> None:
         made = SessionExecutor(1, name="crew")
