@@ -30,7 +30,7 @@ class SqsHarness:
     Without *endpoint* it is a real account, found by boto3's own chain of credentials.
     """
 
-    lease = 2.0
+    lease = 3.0
     opening = 0.0
 
     def __init__(

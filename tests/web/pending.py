@@ -28,14 +28,15 @@ def main() -> None:
     mine, its = context.Pipe()
     client.send("events", marked("parent"))
     futures = [client.submit("events", marked(f"parent-{number}")) for number in range(SUBMITTED)]
+    pending: list[int] = []
+    os.register_at_fork(before=lambda: pending.append(sum(not future.done() for future in futures)))
     process = context.Process(target=child, args=(its,))
     process.start()
-    pending = sum(not future.done() for future in futures)  # after the fork: they were pending at the fork
     ids = [mine.recv()] if mine.poll(TIMEOUT) else []
     process.join(TIMEOUT)
     client.close()
     ids += ["parent", *(future.result(0) for future in futures)]
-    report = {"pid": os.getpid(), "pending": pending, "ids": ids, "code": process.exitcode}
+    report = {"pid": os.getpid(), "pending": pending[0], "ids": ids, "code": process.exitcode}
     sys.stdout.write(json.dumps(report))
 
 
