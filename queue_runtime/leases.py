@@ -115,16 +115,7 @@ class LeaseRenewer:
         """Keep *held* alive from now on. False if its lease is watched already: nothing changes, and it is
         the other's to forget."""
         with self._changed:
-            if held.lease in self._held:
-                return False
-            if held.since is None:  # else it is watched again, and has been held all the time
-                held.since = self._clock.monotonic()
-            held.due = renew_at(held.lease.deadline, held.lease.length)
-            held.renewing = False
-            self._held[held.lease] = held
-            self._lanes.setdefault(held.lane.key, set()).add(held)
-            self._arm(held, look_at(held.due, held.lease.length))
-        return True
+            return self._watch(held)
 
     def forget(self, lease: Lease, *, join: bool = False) -> None:
         """Renew *lease* no more. *join* waits for a renewal of it that is under way, at most for its length:
@@ -152,8 +143,8 @@ class LeaseRenewer:
         """Keep *lease* alive again, unless it was forgotten while it was set aside."""
         with self._changed:
             held = self._aside.pop(lease, None)
-        if held is not None:
-            self.watch(held)
+            if held is not None:
+                self._watch(held)
 
     def renewed(self, lease: Lease) -> None:
         """Note that *lease* was renewed by hand: it is due by its new end."""
@@ -167,7 +158,7 @@ class LeaseRenewer:
         """Note that settlements of *leases* have begun or ended; they are renewed meanwhile."""
         with self._changed:
             for lease in leases:
-                held = self._held.get(lease)
+                held = self._held.get(lease) or self._aside.get(lease)
                 if held is not None:
                     held.settling = max(0, held.settling + (1 if under_way else -1))
 
@@ -243,6 +234,18 @@ class LeaseRenewer:
 
     # Requires _changed to be held.
 
+    def _watch(self, held: Held) -> bool:
+        if held.lease in self._held:
+            return False
+        if held.since is None:  # else it is watched again, and has been held all the time
+            held.since = self._clock.monotonic()
+        held.due = renew_at(held.lease.deadline, held.lease.length)
+        held.renewing = False
+        self._held[held.lease] = held
+        self._lanes.setdefault(held.lane.key, set()).add(held)
+        self._arm(held, look_at(held.due, held.lease.length))
+        return True
+
     def _join(self, lease: Lease) -> None:
         self._clock.wait_for(self._changed, lambda: lease not in self._under_way, lease.length)
 
@@ -261,9 +264,10 @@ class LeaseRenewer:
         return due
 
     def _may_renew(self, held: Held, now: float) -> bool:
-        """Nobody is at it, and it would not be held for longer than it may be."""
+        """Nobody is at it, its holder has not lost it, and it would not be held for longer than it may be."""
         since = now if held.since is None else held.since
-        return not held.renewing and now - since + held.lease.length <= self._max_lease
+        in_time = now - since + held.lease.length <= self._max_lease
+        return in_time and not held.renewing and not held.lease.lost
 
     def _note(self, held: Held, outcome: Outcome[float]) -> bool:
         """Act on a renewal's answer; False means the lease is lost."""

@@ -311,11 +311,9 @@ class GroupSession(ProviderSession):
             self._delays.update(delays)
             self._gave_back |= bool(delays)
         outcomes: Sequence[Outcome[None]] = ()
-        error: QueueError | None = None
         try:
             outcomes = self._dispatcher.provider.settle(self._dispatcher.queue, settlements)
         except QueueError as exc:
-            error = exc
             outcomes = [Outcome(error=exc)] * len(settlements)
         finally:
             with self._lock:
@@ -328,8 +326,6 @@ class GroupSession(ProviderSession):
             self._dispatcher.done(self, well=well)
         elif gone:
             self.void("a message of it is no longer held", gone=gone)
-        if error is not None:
-            raise error
         return outcomes
 
     def renew(self) -> float:
@@ -341,6 +337,7 @@ class GroupSession(ProviderSession):
             # longer, and ends when its lease does.
             self._repeat(again)
         with self._lock:
+            self._check()
             due = [d for d in self._unsettled.values() if d.broker_id not in self._settling]
             if not self._unsettled:  # there is nothing that could be lost
                 return self._dispatcher.clock.monotonic() + self.lease
@@ -429,12 +426,12 @@ class GroupSession(ProviderSession):
 
     def _repeat(self, again: Sequence[Complete]) -> None:
         """Ask once more for completions with an unknown outcome. Raises if it stays unknown."""
-        for settlement, outcome in zip(again, self._settle(again), strict=True):
-            if outcome.ok:
-                with self._lock:
-                    self._repeated.add(_id(settlement))
-            elif outcome.error is not None and outcome.error.retryable:
-                raise outcome.error
+        outcomes = self._settle(again)
+        with self._lock:
+            self._repeated |= {_id(s) for s, outcome in zip(again, outcomes, strict=True) if outcome.ok}
+        for error in (outcome.error for outcome in outcomes):
+            if error is not None and error.retryable:
+                raise error
 
     # Requires _lock to be held.
 

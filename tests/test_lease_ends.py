@@ -215,6 +215,20 @@ class TestSettling:
 
         assert (before, lease.lost) == (False, True)
 
+    def test_that_ends_while_its_lease_is_set_aside_has_ended(self, house: House) -> None:
+        """A completion beside an abandon that fails, of two messages of one session."""
+        broker = house.broker()
+        lease = house.hold(broker, "s1", session=True)
+        broker.says(SessionLeaseLost)
+
+        house.renewer.settling([lease], True)
+        assert house.renewer.set_aside(lease)
+        house.renewer.settling([lease], False)
+        house.renewer.take_up(lease)
+        house.let_pass(15.0)
+
+        assert house.losses() == ["s1"], "the loss is told when the broker tells it"
+
     def test_a_message_settled_is_forgotten_and_a_session_is_kept(self, house: House) -> None:
         broker = house.broker()
         message, session = house.hold(broker, "m"), house.hold(broker, "s1", session=True)
@@ -224,6 +238,20 @@ class TestSettling:
 
         assert broker.calls == [(15.0, ["s1"])]
         assert len(house.renewer) == 1
+
+
+class TestLostByItsHolder:
+    """A session that knows by itself, a handler that has run for too long."""
+
+    def test_is_not_renewed_with_others_of_its_lane(self, house: House) -> None:
+        broker = house.broker()
+        house.hold(broker, "a")
+        lost = house.hold(broker, "b")
+
+        lost.lose("scripted")
+        house.let_pass(20.0)
+
+        assert broker.calls == [(15.0, ["a"])]
 
 
 class TestTakingUp:

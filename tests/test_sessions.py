@@ -27,7 +27,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -47,7 +47,7 @@ from queue_runtime.errors import (
 from queue_runtime.events import Event, LostLease
 from queue_runtime.fetch_sizes import TROUBLE, WELL
 from queue_runtime.message import Delivery, ReceivedMessage
-from queue_runtime.provider import Abandon, Complete
+from queue_runtime.provider import Abandon, Complete, Settlement
 from queue_runtime.sessions import UNTAKEN
 from queue_runtime.testing import FakeClock
 
@@ -381,8 +381,8 @@ class TestGivingBack:
 
         with monkeypatch.context() as patch:
             patch.setattr(provider, "settle", throttled)
-            with pytest.raises(Throttled):
-                session.settle_once([message], [Abandon(message.delivery, 5.0)])
+            [outcome] = session.settle_once([message], [Abandon(message.delivery, 5.0)])
+            assert isinstance(outcome.error, Throttled)
         session.close()
 
         assert client.describe(QUEUE).delayed == 1
@@ -408,8 +408,8 @@ class TestAnUnknownCompletion:
         first, _ = session.receive()
         with unanswered(client) as lose:
             lose.reaches_the_broker = False
-            with pytest.raises(OutcomeUnknown):
-                session.settle_once([first], [Complete(first.delivery)])
+            [outcome] = session.settle_once([first], [Complete(first.delivery)])
+            assert isinstance(outcome.error, OutcomeUnknown)
         return session
 
     def test_is_asked_for_again_when_the_lease_is_due(
@@ -430,8 +430,9 @@ class TestAnUnknownCompletion:
         send(client, "a1", "a2")
         with accept(client) as session:
             first, second = session.receive()
-            with unanswered(client), pytest.raises(OutcomeUnknown):
-                session.settle_once([first], [Complete(first.delivery)])
+            with unanswered(client):
+                [outcome] = session.settle_once([first], [Complete(first.delivery)])
+                assert isinstance(outcome.error, OutcomeUnknown)
             with agreeing(client, first):
                 clock.block_until(1)
                 clock.advance(15)
@@ -471,6 +472,78 @@ class TestAnUnknownCompletion:
         session.close()
 
         assert client.describe(QUEUE).delayed == 1
+
+
+class TestUnknownCompletionsOfSeveral:
+    @pytest.fixture
+    def held(self, client: QueueClient) -> tuple[SessionClient, list[ReceivedMessage]]:
+        """A session with a1 and a2."""
+        send(client, "a1", "a2")
+        session = accept(client)
+        return session, session.receive()
+
+    @pytest.fixture
+    def answers(self, client: QueueClient, monkeypatch: pytest.MonkeyPatch) -> list[type[QueueError] | None]:
+        """What the next completions come to, each its own; the broker hears of none."""
+        left: list[type[QueueError] | None] = []
+
+        def settle(queue: str, settlements: Sequence[Settlement]) -> list[Outcome[None]]:
+            kinds = [left.pop(0) for _ in settlements]
+            return [Outcome() if kind is None else Outcome(error=kind("scripted")) for kind in kinds]
+
+        monkeypatch.setattr(client.runtime().provider, "settle", settle)
+        return left
+
+    def test_each_is_noted_when_they_are_asked_for_again(
+        self, held: tuple[SessionClient, list[ReceivedMessage]], answers: list[type[QueueError] | None]
+    ) -> None:
+        session, messages = held
+        both = [Complete(message.delivery) for message in messages]
+        answers += [OutcomeUnknown, OutcomeUnknown]
+        session.settle_once(messages, both)
+        answers += [OutcomeUnknown, None]
+        with pytest.raises(OutcomeUnknown):
+            session._session.renew()
+
+        [outcome] = session._session.settle(both[1:])  # and nobody is asked
+
+        assert outcome.ok
+
+    def test_what_is_known_by_now_is_not_lost_with_the_answer_for_another(
+        self,
+        client: QueueClient,
+        held: tuple[SessionClient, list[ReceivedMessage]],
+        answers: list[type[QueueError] | None],
+    ) -> None:
+        session, messages = held
+        both = [Complete(message.delivery) for message in messages]
+        answers += [OutcomeUnknown]
+        session.settle_once(messages[:1], both[:1])
+        answers += [None]
+        session._session.renew()
+
+        answers += [None]
+        with unanswered(client):
+            outcomes = session._session.settle(both)
+
+        assert outcomes[0].ok
+        assert isinstance(outcomes[1].error, OutcomeUnknown)
+
+    def test_nothing_is_renewed_where_one_turns_out_not_to_be_held(
+        self,
+        client: QueueClient,
+        held: tuple[SessionClient, list[ReceivedMessage]],
+        answers: list[type[QueueError] | None],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        session, messages = held
+        answers += [OutcomeUnknown]
+        session.settle_once(messages[:1], [Complete(messages[0].delivery)])
+        monkeypatch.setattr(client.runtime().provider, "renew", pytest.fail)
+
+        answers += [InvalidReceipt]
+        with pytest.raises(SessionLeaseLost):
+            session._session.renew()
 
 
 class TestAfterAFailure:

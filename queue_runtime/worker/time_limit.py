@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 from types import TracebackType
 
@@ -20,7 +21,15 @@ class TimeLimit:
         self._seconds = seconds
         self._message = message
         self._timer: Timer | None = None
-        self.exceeded = False
+        self._lock = threading.Lock()
+        # guarded by _lock: what ends first, the handler or its time
+        self._over = False
+        self._exceeded = False
+
+    @property
+    def exceeded(self) -> bool:
+        with self._lock:
+            return self._exceeded
 
     def __enter__(self) -> None:
         if self._seconds is not None:
@@ -30,18 +39,23 @@ class TimeLimit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._lock:
+            self._over = True
         if self._timer is not None:
             self._timer.cancel()
 
     def _exceed(self) -> None:
         message = self._message
-        self.exceeded = True
-        if message.settled_as is not None:
-            return  # the handler has settled it by itself, and only tidies up
-        message.lease.lose(f"its handler has run for longer than {self._seconds:g} s, its time limit")
+        history = self._runtime.history(self._runtime.target(message.queue))
+        with self._lock:
+            if self._over:
+                return  # the handler has ended in the same instant, and its result is good
+            self._exceeded = True
+            if message.settled_as is not None:
+                return  # the handler has settled it by itself, and only tidies up
+            message.lease.lose(f"its handler has run for longer than {self._seconds:g} s, its time limit")
+            history.tried(message.delivery.broker_id, message.attempt)
         self._runtime.leases.forget(message.lease)
-        target = self._runtime.target(message.queue)
-        self._runtime.history(target).tried(message.delivery.broker_id, message.attempt)
         self._runtime.events(
             HandlerOverran(
                 queue=message.queue,

@@ -1,7 +1,7 @@
 """A hot session starves nobody: the small ones finish within twice the time that they take alone.
 
-Time is the fake clock's: it moves when all handlers that can run do, or everybody waits for it, so that a slow
-machine changes nothing.
+Time is the fake clock's: it moves when all handlers that can run do, or everybody waits for it, so that a
+slow machine changes nothing.
 """
 
 from __future__ import annotations

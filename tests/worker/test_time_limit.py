@@ -10,6 +10,7 @@ import pytest
 from queue_runtime import HandlerPolicy, LeaseLost, QueueClient, ReceivedMessage, Reject, Worker
 from queue_runtime.events import Event, HandlerOverran, MessageCompleted, SettlementFailed
 from queue_runtime.testing import FakeClock
+from queue_runtime.worker.time_limit import TimeLimit
 from tests.fakes import Script, scripted
 from tests.worker.hands import ANY_QUEUE, SESSIONS, SOON, URL, Desk, of, send, wait_until
 from tests.worker.resting import let_pass
@@ -186,6 +187,21 @@ class TestAHandlerThatEndsInTime:
 
         assert desk.calls == [("a1", 1), ("a1", 2)]
         assert of(events, HandlerOverran) == []
+
+
+def test_a_time_that_is_up_in_the_instant_in_which_the_handler_ends_takes_nothing(
+    client: QueueClient, clock: FakeClock, events: list[Event]
+) -> None:
+    send(client, "plain", "a1")
+    [message] = client.receive("plain")
+    limit = TimeLimit(client.runtime(), LIMIT, message)
+    with limit:
+        pass
+
+    limit._exceed()  # the scheduler had begun it, and comes to it only now
+
+    assert (limit.exceeded, message.lease.lost, of(events, HandlerOverran)) == (False, False, [])
+    client.complete(message)
 
 
 @SESSIONS
