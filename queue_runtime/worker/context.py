@@ -180,6 +180,10 @@ class Context:
             else:
                 self.runtime.executor.submit_in((self.queue, lane), act)
 
+    def is_busy(self, lane: str) -> bool:
+        """What is submitted with this *lane* now has to wait."""
+        return self.runtime.executor.is_busy((self.queue, lane))
+
     def _enter(self, message: ReceivedMessage) -> tuple[BaseException | None, bool]:
         """What the handler raised, if it did, and whether it ran for too long."""
         self.in_hand.handler(entered=True, lag=self._age(message))

@@ -26,6 +26,7 @@ NOT_SETTLED_DELAY = 5.0
 
 
 class _State(Enum):
+    ARRIVED = "arrived"
     STEPPING = "stepping"
     QUEUED = "queued"
     RUNNING = "running"
@@ -35,11 +36,14 @@ class _State(Enum):
 
 
 class SessionRun:
-    """stepping → queued → running → settling → stepping …, with waiting between two attempts at one message.
+    """arrived → stepping → queued → running → settling → stepping …, with waiting between two attempts at one
+    message.
 
     Only the head is worked on; the next message follows the confirmed settlement of the one before. While
     a failed head waits for its next attempt no thread is held, the lease is kept, and the rest waits. After
-    its turn the session is let go between two messages, if its place is wanted.
+    its turn the session is let go between two messages, if its place is wanted. One that has arrived while a
+    handler that has outlived its lease is still at the same session, in this process, waits for it as long as
+    a lease, and is given back then: another process can go on with it.
     """
 
     def __init__(self, context: Context, session: SessionClient) -> None:
@@ -56,24 +60,33 @@ class SessionRun:
         self._done = 0
         self._lock = threading.Lock()
         # guarded by _lock
-        self._state = _State.STEPPING
+        self._state = _State.ARRIVED
         self._leaving = False
         self._retry: Timer | None = None
         self._retry_at = 0.0
 
     def start(self) -> None:
         self._session.keep_alive()
+        if self._context.is_busy(self._session.session_id):
+            with self._lock:
+                self._retry = self._context.later(self, self._session.lease.length, self._make_way)
         self._submit(self._step)
 
     def stop(self) -> None:
         with self._lock:
             self._leaving = True
-            if self._state not in (_State.QUEUED, _State.WAITING):
+            if self._state not in (_State.ARRIVED, _State.QUEUED, _State.WAITING):
                 return  # it looks for itself before its next step
             self._state = _State.STEPPING
             if self._retry is not None:
                 self._retry.cancel()
         self._context.submit(self, self._give_back)
+
+    def _make_way(self) -> None:
+        with self._lock:
+            waits = self._state is _State.ARRIVED
+        if waits:
+            self.stop()
 
     def abort(self) -> None:
         with self._lock:
@@ -99,8 +112,10 @@ class SessionRun:
     def _step(self) -> None:
         """Go on with the head, or with the next message if there is none; end if there is nothing to do."""
         with self._lock:
-            if self._state not in (_State.STEPPING, _State.WAITING):
+            if self._state not in (_State.ARRIVED, _State.STEPPING, _State.WAITING):
                 return
+            if self._state is _State.ARRIVED and self._retry is not None:
+                self._retry.cancel()
             self._state = _State.STEPPING
         if self._is_leaving() or (self._head is None and self._turn_is_over()):
             self._give_back()

@@ -196,7 +196,7 @@ class TestPrefetch:
                 worker.start()
                 wait_until(lambda w=worker: w.status().held == 1)  # type: ignore[misc]
                 stopping, _ = stop_beside(worker)
-                wait_until(lambda w=worker: w.status().state == "stopping")  # type: ignore[misc]
+                wait_until(lambda s=stopping: clock.is_parked(s))  # type: ignore[misc]
                 free.set()
                 stopping.join(SOON)
             report = Worker(client, queue, desk, concurrency=1, policy=policy).run_until_idle()

@@ -29,7 +29,7 @@ from tests.worker.hands import ANY_QUEUE, SESSIONS, SOON, URL, Desk, left_over, 
 class TestStopping:
     @ANY_QUEUE
     def test_stop_lets_a_running_handler_finish_and_releases_the_rest(
-        self, client: QueueClient, queue: str, desk: Desk
+        self, client: QueueClient, queue: str, clock: FakeClock, desk: Desk
     ) -> None:
         desk.hold("a1")
         send(client, queue, "a1", "a2", "a3")
@@ -39,7 +39,7 @@ class TestStopping:
         reports: list[StopReport] = []
         stopping = threading.Thread(target=lambda: reports.append(worker.stop()))
         stopping.start()
-        wait_until(lambda: worker.status().state == "stopping")
+        wait_until(lambda: clock.is_parked(stopping))  # it has told all that are in hand
 
         desk.let_go("a1")
         stopping.join(SOON)
@@ -176,7 +176,9 @@ def test_closing_a_client_takes_no_longer_than_it_was_given_and_waits_for_no_stu
         wait_until(lambda: others.issuperset(left_over()))
 
 
-def test_the_rest_of_a_session_that_a_stop_gives_back_is_reported(client: QueueClient, desk: Desk) -> None:
+def test_the_rest_of_a_session_that_a_stop_gives_back_is_reported(
+    client: QueueClient, clock: FakeClock, desk: Desk
+) -> None:
     queue = "groups"  # of a broker's own sessions nobody knows whether there is a rest
     desk.hold("a1")
     send(client, queue, "a1", "a2", "a3")
@@ -186,7 +188,7 @@ def test_the_rest_of_a_session_that_a_stop_gives_back_is_reported(client: QueueC
     reports: list[StopReport] = []
     stopping = threading.Thread(target=lambda: reports.append(worker.stop()))
     stopping.start()
-    wait_until(lambda: worker.status().state == "stopping")
+    wait_until(lambda: clock.is_parked(stopping))  # it has told all that are in hand
     desk.let_go("a1")
     stopping.join(SOON)
 

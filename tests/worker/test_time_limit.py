@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 
-from queue_runtime import HandlerPolicy, LeaseLost, QueueClient, ReceivedMessage, Reject, Worker
+from queue_runtime import HandlerPolicy, LeaseLost, QueueClient, ReceivedMessage, Reject, Worker, connect
 from queue_runtime.events import Event, HandlerOverran, MessageCompleted, SettlementFailed
 from queue_runtime.testing import FakeClock
 from queue_runtime.worker.time_limit import TimeLimit
 from tests.fakes import Script, scripted
 from tests.worker.hands import ANY_QUEUE, SESSIONS, SOON, URL, Desk, of, send, wait_until
-from tests.worker.resting import let_pass
+from tests.worker.resting import STEP, is_at_rest, let_pass
 
 POLL = 3.0
 LIMIT = 4.0
@@ -187,6 +188,73 @@ class TestAHandlerThatEndsInTime:
 
         assert desk.calls == [("a1", 1), ("a1", 2)]
         assert of(events, HandlerOverran) == []
+
+
+@SESSIONS
+class TestBehindAStuckHandler:
+    """The broker hands its session out again, and it may come to the same process."""
+
+    def test_nothing_of_its_session_is_handled_here(
+        self, client: QueueClient, queue: str, clock: FakeClock, desk: Desk, events: list[Event]
+    ) -> None:
+        desk.hold("a1")
+        send(client, queue, "a1", "a2", "b1")
+        with Worker(client, queue, desk, policy=POLICY, poll=POLL, session_idle=0.0) as worker:
+            overrun(client, clock, events, lambda: desk.running)
+            let_pass(client, clock, until=lambda: worker.status().held == 2, stuck=lambda: desk.running)
+            let_pass(client, clock, until=lambda: clock.monotonic() > 1200.0, stuck=lambda: desk.running)
+
+            assert sorted(desk.calls) == [("a1", 1), ("b1", 1)]
+            desk.let_go("a1")
+            let_pass(client, clock, until=lambda: worker.status().completed == 3)
+
+        assert desk.calls[2:] == [("a1", 2), ("a2", 1)]
+
+    def test_its_session_goes_to_another_process_before_long(
+        self, queue: str, clock: FakeClock, desk: Desk, events: list[Event]
+    ) -> None:
+        """It goes back with each lease; both wait for it, and chance says who gets it."""
+        url = f"memory://behind-a-stuck-handler-of-{queue}?queues={queue}:{queue}&lease=30"
+        elsewhere = Desk()
+        desk.hold("a1")
+        with ExitStack() as stack:
+            client = stack.enter_context(connect(url, clock=clock, listeners=[events.append]))
+            other = stack.enter_context(connect(url, clock=clock))
+            stack.callback(desk.let_go, "a1")
+            send(client, queue, "a1", "a2")
+            worker = Worker(client, queue, desk, policy=POLICY, poll=POLL)
+            worker.start()
+            overrun(client, clock, events, lambda: desk.running)
+            let_pass(client, clock, until=lambda: worker.status().held == 2, stuck=lambda: desk.running)
+            Worker(other, queue, elsewhere, poll=POLL).start()
+            for _ in range(600):
+                wait_until(
+                    lambda: is_at_rest(other, clock) and is_at_rest(client, clock, stuck=desk.running)
+                )
+                if len(elsewhere.calls) == 2:
+                    break
+                clock.advance(STEP)
+
+            assert elsewhere.calls == [("a1", 1), ("a2", 1)]
+            assert desk.calls == [("a1", 1)]
+
+    def test_a_stop_gives_its_session_back_at_once(
+        self, client: QueueClient, queue: str, clock: FakeClock, desk: Desk, events: list[Event]
+    ) -> None:
+        desk.hold("a1")
+        send(client, queue, "a1")
+        worker = Worker(client, queue, desk, policy=POLICY, poll=POLL)
+        worker.start()
+        overrun(client, clock, events, lambda: desk.running)
+        let_pass(client, clock, until=lambda: worker.status().held == 2, stuck=lambda: desk.running)
+        stopping = threading.Thread(target=worker.stop)
+        stopping.start()
+
+        wait_until(lambda: worker.status().held == 1)
+
+        assert client.accept_session(queue) is not None
+        desk.let_go("a1")
+        stopping.join(SOON)
 
 
 def test_a_time_that_is_up_in_the_instant_in_which_the_handler_ends_takes_nothing(
