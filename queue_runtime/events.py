@@ -263,5 +263,5 @@ class Events:
         for listener in self._listeners:
             try:
                 listener(event)
-            except Exception:  # a listener is a guest: the message being handled must live on
+            except (Exception, SystemExit):  # a listener is a guest: the message being handled must live on
                 log.exception("listener %r failed on %s", listener, type(event).__name__)

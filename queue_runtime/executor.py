@@ -55,7 +55,8 @@ class _Task:
 
 
 class SessionExecutor(Executor):
-    """At most *max_workers* named daemon threads, started as they are needed.
+    """At most *max_workers* named daemon threads, started as they are needed; those that were given up do not
+    count, until they are free again.
 
     `submit` is as everywhere and promises no order; tasks given to `submit_in` with the same session id
     run one at a time in the order of their submission. Safe to share between threads; not to be used in a
@@ -90,11 +91,6 @@ class SessionExecutor(Executor):
     ) -> Future[T]:
         """Run *fn* after everything submitted earlier with the same *session_id* has ended."""
         return self._add(_Task(fn, (args, kwargs), session_id))
-
-    def is_busy(self, session_id: Hashable) -> bool:
-        """A task of *session_id* is ready or runs."""
-        with self._changed:
-            return session_id in self._lanes
 
     def claim(self, threads: int) -> None:
         """Set *threads* aside for somebody whose tasks must not wait for another's; `claim(-n)` returns them.
@@ -136,9 +132,13 @@ class SessionExecutor(Executor):
             thread.join()
 
     def give_up(self, names: Iterable[str]) -> None:
-        """The tasks of the threads with these names are stuck: `shutdown` does not wait for them."""
+        """The tasks of the threads with these names are stuck: `shutdown` does not wait for them, and others
+        are started in their stead."""
         with self._changed:
-            self._given_up.update(names)
+            self._given_up.update({thread.name for thread in self._threads}.intersection(names))
+            for _ in range(len(self._ready) - self._idle):
+                if self._has_room():
+                    self._start_thread()
             self._changed.notify_all()
 
     def thread_names(self) -> list[str]:
@@ -155,7 +155,7 @@ class SessionExecutor(Executor):
                 if waiting is not None:
                     waiting.append(task)
                     return task.future
-            if self._idle <= len(self._ready) and len(self._threads) < self.max_workers:
+            if self._idle <= len(self._ready) and self._has_room():
                 self._start_thread()
             self._ready.append(task)
             self._changed.notify()
@@ -179,21 +179,33 @@ class SessionExecutor(Executor):
         with self._changed:
             if lane is not None:
                 self._next_of_lane(lane)
-            self._given_up.discard(me.name)  # it was the task that was given up, and it has ended
+            if me.name in self._given_up:  # it was the task that was given up, and it has ended
+                surplus = not self._has_room()
+                self._given_up.discard(me.name)
+                if surplus:
+                    self._end(me)
+                    return None
             self._idle += 1
             # Once shut, nothing becomes ready but by a thread that has run a task, and runs the next.
             self._changed.wait_for(lambda: bool(self._ready) or self._shut)
             self._idle -= 1
             if self._ready:
                 return self._ready.popleft()
-            self._threads.discard(me)
-            self._changed.notify_all()
+            self._end(me)
             return None
 
     # Requires _changed to be held.
 
     def _all_ended(self, *, but: threading.Thread) -> bool:
         return all(thread is but or thread.name in self._given_up for thread in self._threads)
+
+    def _has_room(self) -> bool:
+        return len(self._threads) - len(self._given_up) < self.max_workers
+
+    def _end(self, me: threading.Thread) -> None:
+        """This thread ends; what its last task has made ready is for another."""
+        self._threads.discard(me)
+        self._changed.notify_all()
 
     def _start_thread(self) -> None:
         """Raises what the system says if there can be no more threads and there is none yet."""

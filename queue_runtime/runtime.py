@@ -7,6 +7,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar, cast
@@ -178,14 +179,20 @@ class Runtime:
             Held(lease=message.lease, lane=lane, queue=message.queue, delivery=message.delivery)
         )
 
-    def stop_waiting(self, target: str) -> None:
-        """Have waits for *target* ask whether they are cancelled; give back what is fetched for nobody."""
+    def stop_waiting(self, target: str) -> Future[None] | None:
+        """Have waits for *target* ask whether they are cancelled; give back what is fetched for nobody, which
+        the future is for: that asks the broker."""
         self.provider.wake(target)
         with self._changed:
             found = self._dispatchers.get(target)
-        if found is not None:
-            found.wake()
+        if found is None:
+            return None
+        found.wake()
+        try:
+            return self.pool.submit(found.give_back_untaken)
+        except RuntimeError:  # no thread is to be had: the interpreter ends, or the client does
             found.give_back_untaken()
+            return None
 
     def later(self, lane: Hashable, delay: float, action: Callable[[], None]) -> None:
         """Run *action* in *delay* seconds, where it may block; not at all if the client is closed by then.

@@ -60,13 +60,14 @@ class TestListeners:
 
         assert heard == [("first", RETRY), ("second", RETRY)]
 
+    @pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
     def test_one_that_raises_disturbs_neither_the_others_nor_the_caller(
-        self, caplog: pytest.LogCaptureFixture
+        self, kind: type[BaseException], caplog: pytest.LogCaptureFixture
     ) -> None:
         heard: list[Event] = []
 
         def broken(event: Event) -> None:
-            raise RuntimeError("no room on the disk")
+            raise kind("no room on the disk")
 
         Events([broken, heard.append])(RETRY)
 

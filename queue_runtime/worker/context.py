@@ -90,10 +90,12 @@ class Context:
             message.attempt = self.history.next_attempt(key)
             excused = self.history.excused(key)
             refused = before_handler(message.delivery, message.attempt, excused, self.policy)
+            if refused is not None:
+                message.attempt -= 1  # those that were entered
         if refused is not None:
             return self._instead(message, refused, hold)
         started = self.runtime.clock.monotonic()
-        error, overran = self._enter(message)
+        error, overran = self._enter(run, message)
         decision = verdict(
             error,
             message.attempt,
@@ -103,7 +105,9 @@ class Context:
             down=hold.down,
             random=random.random,
         )
-        if error is not None and not (isinstance(decision, RetryIn | GiveBack) and not decision.counted):
+        given_back = message.settled_as == "abandoned"
+        uncounted = isinstance(decision, RetryIn | GiveBack) and not decision.counted
+        if given_back or (error is not None and not uncounted):
             self.history.tried(key, message.attempt)
         trouble = True if overran else is_trouble(error, self.policy)
         if trouble is not None:
@@ -114,7 +118,9 @@ class Context:
             decision = self._not_before_probe_is_due(run, decision)
         if isinstance(decision, GiveUp):
             decision = self._instead(message, decision, hold)
-        if message.settled_as in ("completed", "dead-lettered"):
+        if given_back:
+            decision = RetryIn(0.0)  # by the handler itself, with a delay of its own: it comes again
+        elif message.settled_as is not None:
             decision = Done()  # the handler has settled it by itself, and failed after that: it is gone
         if error is not None:
             with handling(message):  # what is logged of it bears its name
@@ -170,7 +176,7 @@ class Context:
         def act() -> None:
             try:
                 action()
-            except Exception:  # nobody reads the future, and the run's permit and session must come back
+            except BaseException:  # nobody reads the future, and the run's permit and session must come back
                 log.exception("a run of the worker on %r failed", self.queue)
                 run.abort()
 
@@ -178,24 +184,22 @@ class Context:
             if lane is None:
                 self.runtime.executor.submit(act)
             else:
-                self.runtime.executor.submit_in((self.queue, lane), act)
+                self.runtime.executor.submit_in((self.runtime, self.target, lane), act)
 
-    def is_busy(self, lane: str) -> bool:
-        """What is submitted with this *lane* now has to wait."""
-        return self.runtime.executor.is_busy((self.queue, lane))
-
-    def _enter(self, message: ReceivedMessage) -> tuple[BaseException | None, bool]:
+    def _enter(self, run: Run, message: ReceivedMessage) -> tuple[BaseException | None, bool]:
         """What the handler raised, if it did, and whether it ran for too long."""
-        self.in_hand.handler(entered=True, lag=self._age(message))
+        self.in_hand.enter(message.session_id, lag=self._age(message))
         error: BaseException | None = None
-        limit = TimeLimit(self.runtime, self.policy.time_limit, message)
+        limit = TimeLimit(
+            self.runtime, self.policy.time_limit, message, exceeded=lambda: self.in_hand.leave_lane(run)
+        )
         try:
             with limit:
                 self.enter(message)
         except BaseException as exc:  # whatever ends a handler, its message and its session must live on
             error = exc
         finally:
-            self.in_hand.handler(entered=False)
+            self.in_hand.exit()
         return error, limit.exceeded
 
     def _age(self, message: ReceivedMessage) -> float | None:

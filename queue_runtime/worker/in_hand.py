@@ -16,8 +16,9 @@ ROUNDED_UP = 1.0
 """Seconds by which a delay may be longer than it was asked for: SQS takes whole ones."""
 
 BLOCKED = 2
-"""Times `concurrency`: messages that wait here for another of their session, on a queue that keeps no order,
-without a permit. So one busy session does not keep the others from being fetched."""
+"""Times `concurrency`: what waits here for another of its session without a permit. On a queue that keeps no
+order that are messages; else sessions behind a handler that outlived its lease. So one busy session does not
+keep the others from being fetched."""
 
 
 class Run(Protocol):
@@ -79,6 +80,24 @@ class Signs:
     """Seconds between the sending and the handling of the message that was begun last."""
 
 
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """A thread inside the handler."""
+
+    name: str
+    session_id: str | None
+    since: float
+    """When it entered, on the monotonic scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """A session that has come while a handler is still at it here, which has lost its lease."""
+
+    session_id: str
+    go: Callable[[], None]
+
+
 class InHand:
     """Permits and runs of one worker. A permit is the right to fetch one more; a run holds one to its end.
 
@@ -100,8 +119,11 @@ class InHand:
         """Those whose last message is in the tally, and that have not ended yet."""
         self._line = Line(concurrency)
         self._processing = ProcessingBreaker(breaker)
-        self._handlers: dict[int, str] = {}
-        """Threads inside the handler: their names, by identifier."""
+        self._handlers: dict[int, Inside] = {}
+        """Threads inside the handler, by identifier."""
+        self._behind: dict[Run, Behind] = {}
+        self._making_way: set[Run] = set()
+        """Those that go back for other processes; nothing is fetched until they are gone."""
         self._stopping = False
         self._wanting = False
         self._fetchers = 0
@@ -183,9 +205,11 @@ class InHand:
             return not self._stopping and self._may_take(least)
 
     def fetches_for_nobody(self, permits: Permits) -> bool:
-        """What is fetched with *permits* would go back: the worker stops, or is paused. Asked by the wait."""
+        """What is fetched with *permits* would go back: the worker stops, is paused, or makes way. Asked by
+        the wait."""
         with self._changed:
-            return self._stopping or (self._processing.pause is not None and not permits.probe)
+            paused = self._processing.pause is not None and not permits.probe
+            return self._stopping or paused or bool(self._making_way)
 
     # The runs' side.
 
@@ -200,10 +224,40 @@ class InHand:
             self._moved()
             return True
 
+    def stand_behind(self, run: Run, session_id: str, go: Callable[[], None]) -> float | None:
+        """If a handler is still at the session that *run* now holds: the seconds since it entered, and *go*
+        is called when it leaves, unless *run* has ended by then. Meanwhile *run* needs no permit, and tells
+        nothing as a probe. None: nobody is at it, and *go* is not called."""
+        with self._changed:
+            since = [inside.since for inside in self._handlers.values() if inside.session_id == session_id]
+            if not since or run not in self._runs:
+                return None
+            overtaken = [other for other, at in self._behind.items() if at.session_id == session_id]
+            self._behind[run] = Behind(session_id, go)
+            self._processing.ended(run)
+            self._changed.notify_all()
+            stuck = self._clock.monotonic() - min(since)
+        for other in overtaken:
+            other.stop()  # it has lost the session, or *run* would not have it
+        return stuck
+
+    def make_way(self, run: Run) -> None:
+        """*run* is to be given back for other processes: nothing is fetched here until it has ended."""
+        with self._changed:
+            if run in self._runs:
+                self._making_way.add(run)
+
+    def may_go_on(self, run: Run) -> bool:
+        """*run* had to wait, and it is its turn. False if the worker has paused, and tries another."""
+        with self._changed:
+            return self._processing.pause is None or self._processing.is_probe(run)
+
     def end(self, run: Run) -> None:
         """*run* has nothing in hand any more: its permit is free."""
         with self._changed:
             self._counted.discard(run)
+            self._behind.pop(run, None)
+            self._making_way.discard(run)
             if run in self._runs:
                 self._runs.discard(run)
                 self._processing.ended(run)
@@ -221,10 +275,10 @@ class InHand:
             if run not in self._runs:
                 return False  # it has ended meanwhile
             self._counted.discard(run)
-            self._line.join(place)
+            if not self._line.join(place):
+                self._processing.ended(run)  # it would tell only when the one before it ends
+                self._changed.notify_all()  # and needs no permit meanwhile
             going = self._line.advance()
-            if place.lane is not None:
-                self._changed.notify_all()  # one that is blocked has no permit
         _go([other for other in going if other is not place])
         return place in going
 
@@ -235,16 +289,35 @@ class InHand:
             going = self._line.advance()
         _go(going)
 
-    def handler(self, *, entered: bool, lag: float | None = None) -> None:
-        """The calling thread enters the handler, with a message sent *lag* seconds ago, or leaves it."""
+    def leave_lane(self, run: Run) -> None:
+        """*run* is still in the handler, and holds up no other of its lane any more."""
+        with self._changed:
+            self._line.leave_lane(run)
+            going = self._line.advance()
+        _go(going)
+
+    def enter(self, session_id: str | None, *, lag: float | None) -> None:
+        """The calling thread enters the handler, with a message of *session_id* sent *lag* seconds ago."""
         me = threading.current_thread()
         with self._changed:
-            if entered:
-                self._handlers[threading.get_ident()] = me.name
-            else:
-                self._handlers.pop(threading.get_ident(), None)
+            inside = Inside(me.name, session_id, self._clock.monotonic())
+            self._handlers[threading.get_ident()] = inside
             if lag is not None:
                 self._signs = replace(self._signs, lag=lag)
+
+    def exit(self) -> None:
+        """It is out of the handler."""
+        with self._changed:
+            left = self._handlers.pop(threading.get_ident())
+            still = {inside.session_id for inside in self._handlers.values()}
+            going = [
+                run
+                for run, behind in self._behind.items()
+                if behind.session_id == left.session_id and behind.session_id not in still
+            ]
+            behind = [self._behind.pop(run) for run in going]
+        for one in behind:
+            one.go()
 
     def handled(self, run: Run, *, trouble: bool, why: str, started: float) -> Change | None:
         """The handler of *run*, entered at *started*, has ended, in *trouble* or not; returns what
@@ -332,7 +405,7 @@ class InHand:
         return self._fetchers > 0
 
     def _free(self) -> int:
-        without = min(self._line.blocked, BLOCKED * self.concurrency)
+        without = min(self._line.blocked + len(self._behind), BLOCKED * self.concurrency)
         return max(0, self.prefetch - self._out - (len(self._runs) - without))
 
     def _wait_for_permits(self, least: int) -> None:
@@ -351,7 +424,7 @@ class InHand:
         return self._processing.changes_at() if self._free() else None
 
     def _may_take(self, least: int) -> bool:
-        allowed = self._processing.may_fetch(self._clock.monotonic())
+        allowed = 0 if self._making_way else self._processing.may_fetch(self._clock.monotonic())
         return allowed > 0 and self._free() >= min(least, allowed)
 
     def _add(self, what: str, number: int, run: Run | None) -> None:
@@ -395,7 +468,7 @@ class InHand:
     def handler_threads(self) -> list[str]:
         """Names of the threads that are inside the handler."""
         with self._changed:
-            return sorted(self._handlers.values())
+            return sorted(inside.name for inside in self._handlers.values())
 
     @property
     def is_mine(self) -> bool:

@@ -36,18 +36,19 @@ class Line:
         """How many wait for another of their lane."""
         return self._blocked
 
-    def join(self, place: Place) -> None:
-        """Stand in line."""
+    def join(self, place: Place) -> bool:
+        """Stand in line; False if it waits for another of its lane."""
         lane = place.lane
         if lane is not None:
             behind = self._behind.get(lane)
             if behind is not None:
                 behind.append(place)
                 self._blocked += 1
-                return
+                return False
             self._behind[lane] = deque()
             self._on[place.holder] = lane
         self._ready.append(place)
+        return True
 
     def advance(self) -> list[Place]:
         """Those whose turn it is now; they are inside."""
@@ -61,6 +62,12 @@ class Line:
     def leave(self, holder: object) -> None:
         """*holder* is out of the handler, and stays on its lane."""
         self._inside.discard(holder)
+
+    def leave_lane(self, holder: object) -> None:
+        """*holder* holds up no other of its lane any more; where it is else, it stays."""
+        lane = self._on.pop(holder, None)
+        if lane is not None:
+            self._next_of(lane)
 
     def gone(self, holder: object) -> None:
         """*holder* is neither in the line, nor inside, nor on a lane."""

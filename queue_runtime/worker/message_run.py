@@ -93,7 +93,11 @@ class MessageRun:
         message = self._message
         if message.lease.lost:
             self._excuse()
+            self._context.in_hand.retry_due(message.lease.deadline)
             self._end()  # the renewer has told; it comes again, here or elsewhere
+            return
+        if not self._context.in_hand.may_go_on(self):
+            self._release()
             return
         started = self._context.runtime.clock.monotonic()
         if (again := self._context.settlement_again(message)) is not None:
@@ -113,8 +117,8 @@ class MessageRun:
             self._settle(self._context.settlement(message, decision), started, decision)
 
     def _waits_here(self, decision: RetryIn) -> bool:
-        if self._message.settled_as is not None:
-            return False  # its handler has given it back: it may be another's by now
+        if self._message.settled_as is not None or self._message.lease.lost:
+            return False  # it may be another's by now
         if self._context.capabilities.copied_delays and decision.delay <= HELD_DELAY:
             return True  # also when it is to go: without a delay, which would cost a copy
         with self._lock:

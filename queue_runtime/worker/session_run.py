@@ -42,8 +42,9 @@ class SessionRun:
     Only the head is worked on; the next message follows the confirmed settlement of the one before. While
     a failed head waits for its next attempt no thread is held, the lease is kept, and the rest waits. After
     its turn the session is let go between two messages, if its place is wanted. One that has arrived while a
-    handler that has outlived its lease is still at the same session, in this process, waits for it as long as
-    a lease, and is given back then: another process can go on with it.
+    handler that outlived its lease is still at the same session here waits for it, as long as a message may
+    hold up its session; then it is given back for other processes. If it comes here again it waits as long
+    as that handler has been at it: what is given back is counted by the broker.
     """
 
     def __init__(self, context: Context, session: SessionClient) -> None:
@@ -66,11 +67,19 @@ class SessionRun:
         self._retry_at = 0.0
 
     def start(self) -> None:
-        self._session.keep_alive()
-        if self._context.is_busy(self._session.session_id):
-            with self._lock:
-                self._retry = self._context.later(self, self._session.lease.length, self._make_way)
-        self._submit(self._step)
+        with self._lock:
+            if self._state is not _State.ARRIVED:
+                return  # the worker stops, and gives it back: a renewal now would be of nothing
+            self._session.keep_alive()
+        go = partial(self._submit, self._step)
+        stuck = self._context.in_hand.stand_behind(self, self._session.session_id, go)
+        if stuck is None:
+            go()
+            return
+        with self._lock:
+            if self._state is _State.ARRIVED:
+                patience = max(self._context.policy.max_hold, stuck)
+                self._retry = self._context.later(self, patience, self._make_way)
 
     def stop(self) -> None:
         with self._lock:
@@ -84,9 +93,12 @@ class SessionRun:
 
     def _make_way(self) -> None:
         with self._lock:
-            waits = self._state is _State.ARRIVED
-        if waits:
-            self.stop()
+            if self._state is not _State.ARRIVED:
+                return
+            self._leaving, self._state = True, _State.STEPPING
+        self._context.in_hand.make_way(self)
+        self._context.runtime.provider.wake(self._context.target)  # or our own poll might take it at once
+        self._give_back()
 
     def abort(self) -> None:
         with self._lock:
@@ -114,10 +126,11 @@ class SessionRun:
         with self._lock:
             if self._state not in (_State.ARRIVED, _State.STEPPING, _State.WAITING):
                 return
-            if self._state is _State.ARRIVED and self._retry is not None:
+            arrived, self._state = self._state is _State.ARRIVED, _State.STEPPING
+            if arrived and self._retry is not None:
                 self._retry.cancel()
-            self._state = _State.STEPPING
-        if self._is_leaving() or (self._head is None and self._turn_is_over()):
+        over = self._session.lease.lost or (arrived and not self._context.in_hand.may_go_on(self))
+        if over or self._is_leaving() or (self._head is None and self._turn_is_over()):
             self._give_back()
             return
         if self._head is None and (head := self._next()) is not None:
@@ -244,7 +257,7 @@ class SessionRun:
         not_settled(self._context, self, message, error)
         with self._lock:
             self._retry_at = self._context.runtime.clock.monotonic() + NOT_SETTLED_DELAY
-        self._context.in_hand.retry_due(self._retry_at)
+        self._context.in_hand.retry_due(max(self._retry_at, self._session.lease.deadline))
         self._give_back()
 
     def _give_back(self, *, graceful: bool = True) -> None:
@@ -264,14 +277,19 @@ class SessionRun:
                 self._context.history.excuse(head.delivery.broker_id)
             if head is not None and head.settled_as is None and not self._session.lease.lost:
                 unsettled = True
-                backoff = max(0.0, retry_at - self._context.runtime.clock.monotonic())
-                if backoff > 0:
-                    self._context.in_hand.retry_due(retry_at)
-                with suppress(QueueError):  # what the broker does not hear of comes when the lease ends
-                    self._session.settle_once([head], [Abandon(head.delivery, backoff)])
+                given_back = self._abandon(head, retry_at)
+                self._context.in_hand.retry_due(retry_at if given_back else self._session.lease.deadline)
             lost = self._session.lease.lost
             self._session.close()
             if unsettled and not lost:
                 self._context.in_hand.count("released", of=self)
         finally:
             self._context.in_hand.end(self)
+
+    def _abandon(self, head: ReceivedMessage, retry_at: float) -> bool:
+        """Give *head* back with what is left of its backoff. False if the broker did not hear of it: it comes
+        when the lease ends."""
+        backoff = max(0.0, retry_at - self._context.runtime.clock.monotonic())
+        with suppress(QueueError):
+            return self._session.settle_once([head], [Abandon(head.delivery, backoff)])[0].ok
+        return False

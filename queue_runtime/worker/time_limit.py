@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 
@@ -14,12 +15,21 @@ from queue_runtime.scheduler import Timer
 
 
 class TimeLimit:
-    """Around a handler with *message*; nobody interrupts it. None is no limit."""
+    """Around a handler with *message*; nobody interrupts it. None is no limit. *exceeded* is called when the
+    lease is lost by it."""
 
-    def __init__(self, runtime: Runtime, seconds: float | None, message: ReceivedMessage) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        seconds: float | None,
+        message: ReceivedMessage,
+        *,
+        exceeded: Callable[[], None] = lambda: None,
+    ) -> None:
         self._runtime = runtime
         self._seconds = seconds
         self._message = message
+        self._tell = exceeded
         self._timer: Timer | None = None
         self._lock = threading.Lock()
         # guarded by _lock: what ends first, the handler or its time
@@ -50,12 +60,13 @@ class TimeLimit:
         with self._lock:
             if self._over:
                 return  # the handler has ended in the same instant, and its result is good
-            self._exceeded = True
             if message.settled_as is not None:
                 return  # the handler has settled it by itself, and only tidies up
+            self._exceeded = True
             message.lease.lose(f"its handler has run for longer than {self._seconds:g} s, its time limit")
             history.tried(message.delivery.broker_id, message.attempt)
         self._runtime.leases.forget(message.lease)
+        self._tell()
         self._runtime.events(
             HandlerOverran(
                 queue=message.queue,

@@ -7,8 +7,10 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 
-from queue_runtime.clock import instant
+from queue_runtime.clock import SystemClock, instant
 from queue_runtime.worker.context import Context
 from queue_runtime.worker.fetcher import Fetcher
 from queue_runtime.worker.in_hand import Tally
@@ -32,7 +34,37 @@ GRACE = 1.0
 """Seconds by which a stop may be over its deadline, to end its last poll and to write its report."""
 
 EXIT_DEADLINE = 25.0
-"""Seconds that handlers get at the end of the interpreter, where nobody has stopped the worker."""
+"""Seconds that the handlers of all workers that nobody has stopped get at the end of the interpreter."""
+
+
+class _AtExit:
+    """The end of the interpreter, and the workers that run. (Each change of the list is one step.)"""
+
+    def __init__(self) -> None:
+        self._works: list[Work] = []
+        self._end: float | None = None
+
+    def add(self, work: Work) -> None:
+        self._works.append(work)
+        atexit.register(work.leave)
+
+    def remove(self, work: Work) -> None:
+        with suppress(ValueError):
+            self._works.remove(work)
+        atexit.unregister(work.leave)
+
+    def left(self) -> float:
+        """Seconds that handlers still get. With the first question no worker fetches any more: they are
+        stopped one after the other, and share the time."""
+        clock = SystemClock()
+        if self._end is None:
+            self._end = clock.monotonic() + EXIT_DEADLINE
+            for work in list(self._works):
+                work.fetch_no_more()
+        return max(0.0, self._end - clock.monotonic())
+
+
+_at_exit = _AtExit()
 
 
 class Work:
@@ -58,7 +90,7 @@ class Work:
         log.info("worker on %r starts: concurrency %d", self._context.queue, self.in_hand.concurrency)
         self._fetcher.start()
         self._forget_client = self._runtime.before_close(self._close, mine=lambda: self.in_hand.is_mine)
-        atexit.register(self._exit)
+        _at_exit.add(self)
 
     @property
     def state(self) -> State:
@@ -169,9 +201,19 @@ class Work:
             end = self._runtime.clock.monotonic() + deadline
             self._wait(lambda: self.in_hand.is_empty(but=1), end, None)
 
-    def _exit(self) -> None:
+    def leave(self) -> None:
         """The interpreter ends, and nobody has stopped this: its threads would end where they are."""
-        self.stop(EXIT_DEADLINE)
+        self.stop(_at_exit.left())
+
+    def fetch_no_more(self) -> Future[None] | None:
+        """Release what was not started. Returns what is done when the session dispatcher has done so too."""
+        if self._pid != os.getpid():
+            return None
+        runs = self.in_hand.stop()
+        self._runtime.provider.wake(self._context.target)  # or our own poll might take what is released now
+        for run in runs:
+            run.stop()
+        return self._runtime.stop_waiting(self._context.target)
 
     def _finish(self, deadline: float, hurry: Callable[[], bool] | None, reason: Reason) -> None:
         self._report = self._stop(deadline, hurry, reason)
@@ -193,16 +235,14 @@ class Work:
         clock = self._runtime.clock
         end = clock.monotonic() + deadline
         before = self.in_hand.tally()
-        # 1, 2: fetch no more, release what was not started.
-        runs = self.in_hand.stop()
         handlers = len(self.in_hand.handler_threads())
         log.info("worker on %r stops: %d handlers have %g s", self._context.queue, handlers, deadline)
-        self._runtime.provider.wake(self._context.target)  # or our own poll might take what is released now
-        for run in runs:
-            run.stop()
-        self._runtime.stop_waiting(self._context.target)
+        # 1, 2: fetch no more, release what was not started.
+        releasing = self.fetch_no_more()
+        if releasing is not None:
+            releasing.add_done_callback(lambda _: self.in_hand.look_again())
         # 3: let handlers finish; their leases are kept, and their settlements are part of them.
-        self._wait(self.in_hand.is_empty, end, hurry)
+        self._wait(lambda: self.in_hand.is_empty() and (releasing is None or releasing.done()), end, hurry)
         # 4: past the deadline, nobody may believe that it still holds its message.
         late, now = self.in_hand.cut()
         still_running = [run.overdue() for run in late]
@@ -221,7 +261,7 @@ class Work:
         if ended:
             self._fetcher.join()
         self._forget_client()
-        atexit.unregister(self._exit)
+        _at_exit.remove(self)
         self._runtime.executor.claim(-self._threads)
         return self._result(before, now, still_running, reason)
 

@@ -174,3 +174,17 @@ class TestTheInterpretersExit:
         assert process.returncode == 0
         assert monotonic() - ended_at < 8.0
         assert journal.read_text().splitlines() == ["start stuck", "main has ended"]
+
+    def test_is_not_held_longer_by_several_workers(
+        self, start: Start, client: QueueClient, endpoint: LocalSqs, fifo: str, tmp_path: Path
+    ) -> None:
+        journal = tmp_path / "journal"
+        client.send_batch("events", [Message.of("stuck", session_id=str(number)) for number in range(4)])
+        process = start(str(LEAVER), str(journal), "3", "4", QUEUE_RUNTIME_URL=endpoint.target(events=fifo))
+        wait_for(lambda: journal.exists() and "main has ended" in journal.read_text(), process)
+        ended_at = monotonic()
+
+        process.communicate(timeout=20)
+
+        assert process.returncode == 0
+        assert monotonic() - ended_at < 9.0

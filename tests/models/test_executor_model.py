@@ -17,6 +17,7 @@ from queue_runtime.executor import ExecutorClosed, SessionExecutor
 from queue_runtime.testing import FakeClock
 from tests.fakes import REAL
 from tests.models.sizes import sized, unhurried
+from tests.worker.hands import wait_until
 
 pytestmark = unhurried
 
@@ -63,6 +64,8 @@ class Board:
         self.changed = threading.Condition(threading.RLock())
         # guarded by changed
         self.tasks: list[Task] = []
+        self.given_up: set[str] = set()
+        """Threads whose tasks are stuck: others are there in their stead."""
         self.wrong: list[str] = []
 
     def begins(self, task: Task) -> None:
@@ -74,18 +77,24 @@ class Board:
                 self.wrong.append(f"task {task.number} of {task.session} begins before {behind} are over")
             task.state, task.thread = "runs", threading.current_thread().name
             running = self.running()
-            if len(running) > self.workers or len({t.thread for t in running}) < len(running):
+            if len(self.counted()) > self.workers or len({t.thread for t in running}) < len(running):
                 self.wrong.append(f"{[(t.number, t.thread) for t in running]} run at once")
             self.changed.notify_all()
 
     def is_over(self, task: Task) -> None:
         with self.changed:
             task.state = "over"
+            self.given_up.discard(task.thread)
             self.changed.notify_all()
 
     def running(self) -> list[Task]:
         with self.changed:
             return [task for task in self.tasks if task.state == "runs"]
+
+    def counted(self) -> list[Task]:
+        """Those that run and were not given up."""
+        with self.changed:
+            return [task for task in self.running() if task.thread not in self.given_up]
 
     def startable(self) -> list[Task]:
         """Those that wait for nothing but a thread."""
@@ -100,7 +109,7 @@ class Board:
         moving = any(task.quick for task in running) or any(
             task.follows and task.state in ("over", "cancelled") for task in self.tasks
         )
-        return not moving and (len(running) == self.workers or not self.startable())
+        return not moving and (len(self.counted()) >= self.workers or not self.startable())
 
     def meet(self) -> None:
         """Return when it rests: nobody who could run is kept waiting."""
@@ -126,7 +135,6 @@ class ExecutorModel(RuleBasedStateMachine):
         self.executor = SessionExecutor(workers, name=self.name, clock=self.clock)
         self.claimed = 0
         self.shut = False
-        self.given_up: set[str] = set()
         self.once_given_up: set[str] = set()
 
     @precondition(lambda self: not self.shut)
@@ -199,7 +207,7 @@ class ExecutorModel(RuleBasedStateMachine):
         stopping = threading.Thread(
             target=lambda: self.executor.shutdown(cancel_futures=cancel, deadline=seconds)
         )
-        held_up = any(task.thread not in self.given_up for task in self.board.running())
+        held_up = bool(self.board.counted())
         self._shut_down(stopping.start, cancel)
         if held_up:
             self.clock.block_until(1, timeout=REAL)
@@ -221,7 +229,8 @@ class ExecutorModel(RuleBasedStateMachine):
 
     @invariant()
     def there_are_no_more_threads_than_may_be(self) -> None:
-        assert len(self.executor.thread_names()) <= self.board.workers
+        most = self.board.workers + len(self.board.given_up)
+        wait_until(lambda: len(self.executor.thread_names()) <= most)  # one too many ends by itself
 
     def teardown(self) -> None:
         if not hasattr(self, "board"):
@@ -281,9 +290,11 @@ class ExecutorModel(RuleBasedStateMachine):
         return [running[which % len(running)]] if running else []
 
     def _give_up(self, task: Task) -> None:
-        self.executor.give_up([task.thread])
-        self.given_up.add(task.thread)
+        with self.board.changed:  # no task begins between the two
+            self.executor.give_up([task.thread])
+            self.board.given_up.add(task.thread)
         self.once_given_up.add(task.thread)
+        self.board.meet()
 
     def _end(self, task: Task) -> None:
         assert task.future is not None
@@ -297,7 +308,6 @@ class ExecutorModel(RuleBasedStateMachine):
             case _:
                 with pytest.raises(SystemExit):
                     task.future.result(REAL)
-        self.given_up.discard(task.thread)
         self.board.meet()
 
     def _shut_down(self, begin: Callable[[], object], cancel: bool) -> None:

@@ -178,7 +178,8 @@ class WorkerModel(RuleBasedStateMachine):
     @invariant()
     def no_more_is_held_than_may_be(self) -> None:
         now = self.worker.status()
-        waiting = 2 * now.concurrency if self.queue == "plain" else 0  # for others of their session
+        # For another of their session; elsewhere than on the plain queue that is a handler without its lease.
+        waiting = 2 * now.concurrency if self.queue == "plain" else now.handlers
         assert now.held <= now.prefetch + waiting
         assert now.leases <= now.held
 

@@ -47,6 +47,7 @@ class Desk:
         self._changed = threading.Condition()
         self.calls: list[tuple[str, int]] = []
         self.leases: list[Lease] = []
+        self.deliveries: list[int] = []
         self.running = 0
         self.most_running = 0
         self.fail: dict[str, list[Exception]] = {}
@@ -57,6 +58,7 @@ class Desk:
         with self._changed:
             self.calls.append((message.text, message.attempt))
             self.leases.append(message.lease)
+            self.deliveries.append(message.delivery_count)
             self.running += 1
             self.most_running = max(self.most_running, self.running)
             self._changed.notify_all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -153,6 +154,44 @@ class TestItsThreads:
         assert names[0].startswith("mine")
         assert executor.submit(lambda: 1).result(SOON) == 1, "it is not closed with the client"
         executor.shutdown()
+
+    def test_of_a_handler_that_a_stop_gave_up_are_replaced(self, clock: FakeClock, desk: Desk) -> None:
+        """Else the next worker would hold messages that no thread is there for."""
+        with SessionExecutor(1, clock=clock) as executor, ExitStack() as stack:
+            client = stack.enter_context(
+                connect("memory://?queues=one,other", clock=clock, executor=executor)
+            )
+            stack.callback(desk.let_go, "a1")
+            desk.hold("a1")
+            send(client, "one", "a1")
+            first = Worker(client, "one", desk, concurrency=1)
+            first.start()
+            desk.wait_for_calls("a1")
+            stopping = threading.Thread(target=first.stop, args=(1.0,))
+            stopping.start()
+            wait_until(lambda: clock.is_parked(stopping))
+            clock.advance(1.0)
+            stopping.join(SOON)
+
+            send(client, "other", "b1")
+            with Worker(client, "other", desk, concurrency=1) as second:
+                wait_until(lambda: second.status().completed == 1)
+
+    def test_that_two_clients_share_keep_their_sessions_apart(self, clock: FakeClock, desk: Desk) -> None:
+        url = "memory://?queues=jobs:sessions"
+        with SessionExecutor(32, clock=clock) as executor, ExitStack() as stack:
+            one = stack.enter_context(connect(url, clock=clock, executor=executor))
+            two = stack.enter_context(connect(url, clock=clock, executor=executor))
+            stack.callback(desk.let_go, "a1")
+            desk.hold("a1")
+            send(one, "jobs", "a1")
+            send(two, "jobs", "a2")
+            Worker(one, "jobs", desk, concurrency=2).start()
+            desk.wait_for_calls("a1")
+
+            Worker(two, "jobs", desk, concurrency=2).start()
+
+            desk.wait_for_calls("a1", "a2")
 
 
 class TestOnAThread:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 
 import pytest
 
@@ -23,6 +24,7 @@ from queue_runtime.events import (
 from queue_runtime.testing import FakeClock
 from queue_runtime.worker.in_hand import InHand
 from queue_runtime.worker.message_run import MessageRun
+from tests.fakes import Gate, Script, scripted
 from tests.worker.hands import ANY_QUEUE, SESSIONS, SOON, URL, Desk, left_over, of, send, wait_until
 
 
@@ -194,6 +196,33 @@ def test_the_rest_of_a_session_that_a_stop_gives_back_is_reported(
 
     assert reports[0].finished == 1
     assert reports[0].released >= 1
+
+
+def test_a_broker_that_does_not_answer_to_what_is_released_holds_no_stop_beyond_its_deadline(
+    clock: FakeClock, desk: Desk
+) -> None:
+    script = Script()
+    with Gate() as gate, scripted(script, URL, clock=clock) as client, ExitStack() as stack:
+        stack.callback(desk.let_go, "a1")
+        desk.hold("a1")
+        send(client, "groups", "a1", "b1", "c1", "d1")
+        worker = Worker(client, "groups", desk, concurrency=1)
+        worker.start()
+        desk.wait_for_calls("a1")
+        assert client.runtime().dispatcher("groups")._fetched, "more came than is wanted"
+        script.always("settle", gate)
+
+        stopping = threading.Thread(target=worker.stop, args=(2.0,))
+        stopping.start()
+
+        gate.wait_until_reached()
+        wait_until(lambda: clock.is_parked(stopping))
+        clock.advance(2.0)
+        wait_until(lambda: not stopping.is_alive() or clock.is_parked(stopping))
+        clock.advance(0.5)
+        stopping.join(SOON)
+        assert not stopping.is_alive()
+        gate.open()
 
 
 def test_a_message_given_back_before_its_run_began_is_not_renewed(client: QueueClient, desk: Desk) -> None:
