@@ -68,6 +68,9 @@ class TestImporting:
         assert python(code) == ""
 
 
+pytestmark = pytest.mark.xdist_group("wheel")  # built once, of all workers
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterable[zipfile.ZipFile]:
     """The wheel, built from a copy: building leaves files behind."""

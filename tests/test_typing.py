@@ -13,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+pytestmark = pytest.mark.xdist_group("mypy")  # one run for all, of all workers
+
 PRELUDE = """
 from dataclasses import dataclass
 from typing import Any

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from queue_runtime.breaker import BreakerPolicy
 from queue_runtime.clock import Clock
+from queue_runtime.worker.inside import Inside
 from queue_runtime.worker.line import Line, Place
 from queue_runtime.worker.processing import Change, Pause, ProcessingBreaker
 
@@ -80,24 +81,6 @@ class Signs:
     """Seconds between the sending and the handling of the message that was begun last."""
 
 
-@dataclass(frozen=True, slots=True)
-class Inside:
-    """A thread inside the handler."""
-
-    name: str
-    session_id: str | None
-    since: float
-    """When it entered, on the monotonic scale."""
-
-
-@dataclass(frozen=True, slots=True)
-class Behind:
-    """A session that has come while a handler is still at it here, which has lost its lease."""
-
-    session_id: str
-    go: Callable[[], None]
-
-
 class InHand:
     """Permits and runs of one worker. A permit is the right to fetch one more; a run holds one to its end.
 
@@ -119,9 +102,7 @@ class InHand:
         """Those whose last message is in the tally, and that have not ended yet."""
         self._line = Line(concurrency)
         self._processing = ProcessingBreaker(breaker)
-        self._handlers: dict[int, Inside] = {}
-        """Threads inside the handler, by identifier."""
-        self._behind: dict[Run, Behind] = {}
+        self._inside: Inside[Run] = Inside()
         self._making_way: set[Run] = set()
         """Those that go back for other processes; nothing is fetched until they are gone."""
         self._stopping = False
@@ -229,17 +210,16 @@ class InHand:
         is called when it leaves, unless *run* has ended by then. Meanwhile *run* needs no permit, and tells
         nothing as a probe. None: nobody is at it, and *go* is not called."""
         with self._changed:
-            since = [inside.since for inside in self._handlers.values() if inside.session_id == session_id]
-            if not since or run not in self._runs:
+            if run not in self._runs:
                 return None
-            overtaken = [other for other, at in self._behind.items() if at.session_id == session_id]
-            self._behind[run] = Behind(session_id, go)
+            stuck = self._inside.stand_behind(run, session_id, go, self._clock.monotonic())
+            if stuck is None:
+                return None
             self._processing.ended(run)
             self._changed.notify_all()
-            stuck = self._clock.monotonic() - min(since)
-        for other in overtaken:
-            other.stop()  # it has lost the session, or *run* would not have it
-        return stuck
+        for other in stuck.overtaken:
+            other.stop()
+        return stuck.seconds
 
     def make_way(self, run: Run) -> None:
         """*run* is to be given back for other processes: nothing is fetched here until it has ended."""
@@ -256,7 +236,7 @@ class InHand:
         """*run* has nothing in hand any more: its permit is free."""
         with self._changed:
             self._counted.discard(run)
-            self._behind.pop(run, None)
+            self._inside.gone(run)
             self._making_way.discard(run)
             if run in self._runs:
                 self._runs.discard(run)
@@ -300,24 +280,16 @@ class InHand:
         """The calling thread enters the handler, with a message of *session_id* sent *lag* seconds ago."""
         me = threading.current_thread()
         with self._changed:
-            inside = Inside(me.name, session_id, self._clock.monotonic())
-            self._handlers[threading.get_ident()] = inside
+            self._inside.enter(threading.get_ident(), me.name, session_id, self._clock.monotonic())
             if lag is not None:
                 self._signs = replace(self._signs, lag=lag)
 
     def exit(self) -> None:
         """It is out of the handler."""
         with self._changed:
-            left = self._handlers.pop(threading.get_ident())
-            still = {inside.session_id for inside in self._handlers.values()}
-            going = [
-                run
-                for run, behind in self._behind.items()
-                if behind.session_id == left.session_id and behind.session_id not in still
-            ]
-            behind = [self._behind.pop(run) for run in going]
-        for one in behind:
-            one.go()
+            going = self._inside.exit(threading.get_ident())
+        for go in going:
+            go()
 
     def handled(self, run: Run, *, trouble: bool, why: str, started: float) -> Change | None:
         """The handler of *run*, entered at *started*, has ended, in *trouble* or not; returns what
@@ -405,7 +377,7 @@ class InHand:
         return self._fetchers > 0
 
     def _free(self) -> int:
-        without = min(self._line.blocked + len(self._behind), BLOCKED * self.concurrency)
+        without = min(self._line.blocked + self._inside.behind, BLOCKED * self.concurrency)
         return max(0, self.prefetch - self._out - (len(self._runs) - without))
 
     def _wait_for_permits(self, least: int) -> None:
@@ -468,13 +440,13 @@ class InHand:
     def handler_threads(self) -> list[str]:
         """Names of the threads that are inside the handler."""
         with self._changed:
-            return sorted(inside.name for inside in self._handlers.values())
+            return self._inside.names()
 
     @property
     def is_mine(self) -> bool:
         """The calling thread is inside the handler."""
         with self._changed:
-            return threading.get_ident() in self._handlers
+            return threading.get_ident() in self._inside
 
 
 def _go(places: list[Place]) -> None:

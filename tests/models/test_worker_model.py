@@ -273,7 +273,7 @@ class WorkerModel(RuleBasedStateMachine):
         in_hand = work.in_hand
         assert not in_hand._runs
         assert in_hand._out == 0
-        assert not in_hand._handlers
+        assert not in_hand._inside.names()
         assert not in_hand._line._inside
         assert not in_hand._line._behind
         assert in_hand._line.blocked == 0

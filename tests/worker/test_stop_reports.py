@@ -313,7 +313,7 @@ def _leaves_nothing(client: QueueClient, worker: Worker) -> None:
     with in_hand._changed:
         assert (in_hand._out, in_hand._runs, in_hand._counted) == (0, set(), set())
         assert in_hand._free() == in_hand.prefetch
-        assert in_hand._handlers == {}
+        assert in_hand._inside.names() == []
     assert room(client.runtime().executor) == 0
     assert len(client.runtime().leases) == 0
 
