@@ -176,9 +176,15 @@ class InHand:
                 self._changed.notify_all()
 
     def rest(self, moves: int, seconds: float) -> None:
-        """Wait for a change since `moves` was *moves*, or that the worker stops, at most so long."""
+        """Wait for a change since `moves` was *moves*, for the end of other questions under way, or that the
+        worker stops, at most so long."""
         with self._changed:
-            self._clock.wait_for(self._changed, lambda: self._stopping or self._moves != moves, seconds)
+            alone = not self._out
+            self._clock.wait_for(
+                self._changed,
+                lambda: self._stopping or self._moves != moves or (not alone and not self._out),
+                seconds,
+            )
 
     def has_permits(self, least: int) -> bool:
         """As many could be taken now."""

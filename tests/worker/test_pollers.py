@@ -12,8 +12,9 @@ from queue_runtime.errors import ConnectionFailed
 from queue_runtime.events import Event, FetchFailed
 from queue_runtime.testing import FakeClock
 from queue_runtime.worker.fetcher import MOST_ASKED, MOST_POLLERS
+from queue_runtime.worker.in_hand import InHand
 from tests.fakes import Script, fails, scripted
-from tests.worker.hands import FETCH, URL, Desk, of, send, wait_until
+from tests.worker.hands import FETCH, SOON, URL, Desk, of, send, wait_until
 
 POLL = 20.0
 
@@ -212,3 +213,25 @@ def test_all_end_with_the_worker(client: QueueClient, script: Script, clock: Fak
     before = asked(script)
     send(client, "plain", "a1")
     assert asked(script) == before
+
+
+def test_one_that_found_nothing_asks_again_when_another_has_found_nothing_too(clock: FakeClock) -> None:
+    """Else a batch job whose clock stands still would never be over."""
+    in_hand = InHand(clock, prefetch=4, concurrency=2)
+    first, other = in_hand.take_permits(2), in_hand.take_permits(2)
+    assert first is not None
+    assert other is not None
+    moves = in_hand.moves()
+    in_hand.put_back(first)
+    in_hand.found_nothing(moves)
+    assert not in_hand.wait(in_hand.is_idle, 0.0), "the other may find something"
+    resting = threading.Thread(target=in_hand.rest, args=(moves, 0.25))
+    resting.start()
+    wait_until(lambda: clock.is_parked(resting))
+
+    in_hand.put_back(other)
+
+    resting.join(SOON)
+    assert not resting.is_alive()
+    in_hand.found_nothing(moves)
+    assert in_hand.wait(in_hand.is_idle, 0.0)
