@@ -107,6 +107,7 @@ def _settings(merged: Layer) -> ClientSettings:
     plain = {path: given.value for path, given in merged.items()}
     names = dict.fromkeys(path[1] for path in plain if path[0] == "queues")
     try:
+        common = _made_of(CLIENT, plain, ())  # before the queues, which have what is wrong here from here
         provider = ProviderSettings(
             provider=cast(str, plain[PROVIDER]),
             location=cast(str, plain.get(("location",), "")),
@@ -121,7 +122,7 @@ def _settings(merged: Layer) -> ClientSettings:
             provider=provider,
             queues={name: _queue(name, plain) for name in names},
             origins={path: Origin(given.value, given.source) for path, given in merged.items()},
-            **_made_of(CLIENT, plain, ()),
+            **common,
         )
     except ConfigurationError as exc:
         raise ConfigurationError(_with_source(str(exc), merged)) from exc.__cause__

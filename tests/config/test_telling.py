@@ -94,6 +94,31 @@ class TestCredentialsInATarget:
         assert settings.of("events").target == settings.of(target).target == target
 
 
+class TestAPolicyOfWhichAQueueHasAPart:
+    def test_that_is_wrong_in_the_clients_part_is_named_as_the_clients_with_its_source(
+        self, toml: Callable[[str], Path]
+    ) -> None:
+        attempts = {"url": "memory://", "queues": {"a": {"retry": {"base": 1}}}}
+        rate = toml("url = 'memory://'\n[breaker]\nfailure_rate = 80\n[queues.a.breaker]\nwindow = 3\n")
+
+        by_variable = refused(
+            lambda: load_settings(attempts, environ={"QUEUE_RUNTIME_RETRY__MAX_ATTEMPTS": "0"})
+        )
+        by_file = refused(lambda: load_settings(rate, environ={}))
+
+        assert by_variable == (
+            "retry.max_attempts must be a whole number from 1 on, it is 0 (QUEUE_RUNTIME_RETRY__MAX_ATTEMPTS)"
+        )
+        assert by_file == f"breaker.failure_rate must be a number above 0 to 1, it is 80.0 ({rate})"
+
+    def test_that_is_wrong_in_its_own_part_is_named_as_the_queues(self, toml: Callable[[str], Path]) -> None:
+        path = toml("url = 'memory://'\n[retry]\nbase = 1\n[queues.a.retry]\nmax_attempts = 0\n")
+
+        assert refused(lambda: load_settings(path, environ={})) == (
+            f"queues.a.retry.max_attempts must be a whole number from 1 on, it is 0 ({path})"
+        )
+
+
 class TestVariablesOfAnSdkInADotEnvFile:
     NAME = "AZURE_SERVICEBUS_CONNECTION_STRING"
     STRING = f"Endpoint=sb://a.example;SharedAccessKeyName=n;SharedAccessKey={SECRET}"
