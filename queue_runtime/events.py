@@ -200,6 +200,23 @@ class WorkerWarned(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStopped(Event):
+    """A worker has stopped: why, and how that went. The counts are those of its `StopReport`."""
+
+    reason: str
+    text: str
+    """The reason in words: the signal, or for how long the broker has answered nothing."""
+    completed: int
+    dead_lettered: int
+    dropped: int
+    finished: int
+    released: int
+    overdue: int
+    unknown: int
+    threads_left: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionUnmarked(Event):
     """A worker handles a session without its crash mark: a message of it that ends the process now is not
     found out by that."""
@@ -217,6 +234,7 @@ _LEVELS: dict[type[Event], int] = {
     RetryScheduled: logging.INFO,
     SessionUnmarked: logging.INFO,
     ProcessingResumed: logging.INFO,
+    WorkerStopped: logging.INFO,
     MessageExpired: logging.INFO,
     HandlerFailed: logging.WARNING,
     HandlerOverran: logging.WARNING,
@@ -238,9 +256,7 @@ def log_event(event: Event) -> None:
     Levels: DEBUG for what goes well and for single requests, INFO and WARNING for what is being dealt with
     and for what the broker refuses, ERROR for what somebody should look at.
     """
-    level = _LEVELS.get(type(event), logging.INFO)
-    if isinstance(event, ProviderCalled) and event.refused:
-        level = logging.WARNING
+    level = _level(event)
     if log.isEnabledFor(level):
         facts = {item.name: getattr(event, item.name) for item in fields(event) if item.repr}
         log.log(
@@ -251,6 +267,17 @@ def log_event(event: Event) -> None:
             exc_info=getattr(event, "exception", None),
             extra={"event": type(event).__name__, **{f"event_{name}": v for name, v in facts.items()}},
         )
+
+
+def _level(event: Event) -> int:
+    if isinstance(event, ProviderCalled) and event.refused:
+        return logging.WARNING
+    if isinstance(event, WorkerStopped):
+        if event.reason == "provider lost":
+            return logging.ERROR
+        if event.overdue or event.unknown or event.threads_left:
+            return logging.WARNING
+    return _LEVELS.get(type(event), logging.INFO)
 
 
 class Events:

@@ -22,6 +22,7 @@ from queue_runtime.events import (
     ProviderCalled,
     RetryScheduled,
     SettlementFailed,
+    WorkerStopped,
     WorkerWarned,
     log_event,
 )
@@ -43,6 +44,7 @@ def example(kind: type[Event]) -> Event:
         "bool": False,
         "float": 0.5,
         "str": "text",
+        "tuple[str, ...]": (),
         "datetime": datetime(2024, 1, 1, tzinfo=UTC),
         "BaseException": ValueError("text"),
     }
@@ -136,6 +138,26 @@ class TestTheLog:
         )
 
         assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+    @pytest.mark.parametrize(
+        ("facts", "level"),
+        [
+            ({"overdue": 0, "unknown": 0}, "INFO"),
+            ({"overdue": 1, "unknown": 0}, "WARNING"),
+            ({"overdue": 0, "unknown": 1}, "WARNING"),
+            ({"overdue": 0, "unknown": 0, "threads_left": ("queue_runtime-fetch-jobs",)}, "WARNING"),
+            ({"overdue": 0, "unknown": 0, "reason": "provider lost"}, "ERROR"),
+        ],
+    )
+    def test_tells_a_clean_stop_from_one_that_is_not(
+        self, facts: dict[str, Any], level: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, logger="queue_runtime")
+        stopped = example(WorkerStopped)
+
+        log_event(dataclasses.replace(stopped, **facts))
+
+        assert [record.levelname for record in caplog.records] == [level]
 
     def test_is_what_a_client_without_listeners_has(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, logger="queue_runtime")

@@ -41,6 +41,9 @@ FULL = 1 / 3
 as it asks a part of its servers; Service Bus is asked by its provider for a good third of what is wanted.
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html"""
 
+JITTER = 0.5
+"""Seconds within which the workers of a client come back to a broker whose breaker may be closed again."""
+
 MOST_POLLERS = 8
 """Questions to the broker under way at once, at most, while its answers come back full."""
 
@@ -122,7 +125,7 @@ class Fetcher:
                     log.exception("the fetcher of the worker on %r failed", self._context.queue)
                 if not first:
                     return  # one finds out when it goes well again
-                failures += 1
+                failures += not isinstance(exc, CircuitOpen)
                 self._back_off(exc, failures, asked_at)
                 continue
             failures = 0
@@ -203,14 +206,16 @@ class Fetcher:
         return True
 
     def _back_off(self, error: Exception, failures: int, asked_at: float) -> None:
-        delay = backoff(failures, base=0.5, cap=30.0, floor=0.1, random=random.random)
-        if isinstance(error, CircuitOpen) and error.retry_at is not None:
-            delay = max(delay, _seconds_until(error.retry_at, self._context.runtime.clock.now))
+        delay = rest_after(error, failures, self._context.runtime.clock.now)
         self._context.runtime.events(
             FetchFailed(queue=self._context.queue, error=type(error).__name__, text=str(error), delay=delay)
         )
         self._context.in_hand.pause(f"{type(error).__name__}: {error}", delay, asked_at)
 
 
-def _seconds_until(moment: datetime, now: Callable[[], datetime]) -> float:
-    return (moment - now()).total_seconds()
+def rest_after(error: Exception, failures: int, now: Callable[[], datetime]) -> float:
+    """Seconds until the broker is asked again after *error*, with which *failures* questions in a row have
+    failed. An open breaker has asked nobody: it is no failure, and says itself when to ask again."""
+    if isinstance(error, CircuitOpen) and error.retry_at is not None:
+        return max(0.0, (error.retry_at - now()).total_seconds()) + random.uniform(0.1, JITTER)
+    return backoff(max(1, failures), base=0.5, cap=30.0, floor=0.1, random=random.random)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+
+from queue_runtime.events import WorkerStopped
 
 State = Literal["new", "starting", "running", "stopping", "stopped", "forked"]
 """`starting`: `run` waits for its broker. `forked`: it runs in the parent of this process, and not here."""
@@ -95,6 +98,31 @@ class StopReport:
 NOTHING_TO_STOP = StopReport(
     completed=0, dead_lettered=0, finished=0, released=0, overdue=0, unknown=0, threads_left=()
 )
+
+
+_ASKED_BY: Mapping[Reason, str] = {
+    "asked": "stop() was called",
+    "idle": "nothing was left to do",
+    "closed": "its client was closed",
+    "provider lost": "the broker answered nothing",
+}
+
+
+def stopped(queue: str, report: StopReport, text: str | None = None) -> WorkerStopped:
+    """What the log is told of the end of a worker; *text* says why in more words than *report* does."""
+    return WorkerStopped(
+        queue=queue,
+        reason=report.reason,
+        text=text or _ASKED_BY[report.reason],
+        completed=report.completed,
+        dead_lettered=report.dead_lettered,
+        dropped=report.dropped,
+        finished=report.finished,
+        released=report.released,
+        overdue=report.overdue,
+        unknown=report.unknown,
+        threads_left=report.threads_left,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -236,7 +236,9 @@ class Work:
         end = clock.monotonic() + deadline
         before = self.in_hand.tally()
         handlers = len(self.in_hand.handler_threads())
-        log.info("worker on %r stops: %d handlers have %g s", self._context.queue, handlers, deadline)
+        log.info(
+            "worker on %r stops: %g s for handlers, running: %d", self._context.queue, deadline, handlers
+        )
         # 1, 2: fetch no more, release what was not started.
         releasing = self.fetch_no_more()
         if releasing is not None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import random
 import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import count
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar, overload
 
@@ -17,10 +16,9 @@ from queue_runtime.errors import CircuitOpen, ConfigurationError, QueueError
 from queue_runtime.events import FetchFailed, WorkerWarned
 from queue_runtime.message import ReceivedMessage, check_queue
 from queue_runtime.provider import QueueDescription
-from queue_runtime.retry import backoff
 from queue_runtime.runtime import Runtime
 from queue_runtime.worker.context import Context
-from queue_runtime.worker.fetcher import Fetcher
+from queue_runtime.worker.fetcher import Fetcher, rest_after
 from queue_runtime.worker.handling import entry_point
 from queue_runtime.worker.hooks import Hooks
 from queue_runtime.worker.in_hand import InHand
@@ -33,8 +31,11 @@ from queue_runtime.worker.report import (
     StopReport,
     WorkerHealth,
     WorkerStatus,
+    stopped,
 )
 from queue_runtime.worker.work import LOOK, Work
+
+log = logging.getLogger("queue_runtime")
 
 T = TypeVar("T")
 
@@ -147,10 +148,15 @@ class Worker:
             poll=poll,
             give_up_after=give_up_after,
         )
-        self._signals = 0  # written by signal handlers, which take no lock
+        # written by signal handlers, which take no lock
+        self._signals = 0
+        self._signal = 0
+        """The number of the last one."""
         self._changed = threading.Condition()
         # guarded by _changed
         self._work: Work | None = None
+        self._untold: Runtime | None = None
+        """Hears of the end of `_work`; None once it has."""
         self._starting = False
         """`run` waits for its broker."""
         self._called_off = False
@@ -170,7 +176,7 @@ class Worker:
         with _Signals(self._on_signal):
             not_started = self._start_when_it_answers()
             if not_started is not None:
-                return replace(NOTHING_TO_STOP, reason=not_started)
+                return not_started
             with self._changed:
                 called_off = self._called_off
             if called_off:  # while it started
@@ -212,7 +218,7 @@ class Worker:
             work = self._work
             self._called_off = self._called_off or self._starting
             self._changed.notify_all()
-        return NOTHING_TO_STOP if work is None else work.stop(deadline)
+        return NOTHING_TO_STOP if work is None else self._told(work, work.stop(deadline))
 
     def status(self) -> WorkerStatus:
         """How it is doing, at this moment."""
@@ -280,24 +286,24 @@ class Worker:
             except RuntimeError:  # no thread is to be had
                 runtime.executor.claim(-threads)
                 raise
-            self._work = work
+            self._work, self._untold = work, runtime
 
-    def _start_when_it_answers(self) -> Reason | None:
-        """Start, or wait for the broker to answer; why not, if that was called off or has lasted too long."""
+    def _start_when_it_answers(self) -> StopReport | None:
+        """Start, or wait for the broker to answer; a report if that was called off or has lasted too long."""
         runtime = self._client.runtime_for(self._queue)
         began = runtime.clock.monotonic()
         with self._changed:
             self._starting, self._called_off = True, False
         try:
-            for failures in count(1):
+            failures = 0
+            while True:
                 try:
                     self.start()
                 except QueueError as exc:
                     if not (exc.retryable or isinstance(exc, CircuitOpen)):
                         raise
-                    delay = backoff(failures, base=0.5, cap=30.0, floor=0.1, random=random.random)
-                    if isinstance(exc, CircuitOpen):  # nobody is asked before
-                        delay = max(delay, exc.retry_after or 0.0)
+                    failures += not isinstance(exc, CircuitOpen)
+                    delay = rest_after(exc, failures, runtime.clock.now)
                     runtime.events(
                         FetchFailed(queue=self._queue, error=type(exc).__name__, text=str(exc), delay=delay)
                     )
@@ -305,13 +311,15 @@ class Worker:
                     end = math.inf if lost is None else began + lost
                     reason = self._wait_for_broker(runtime, delay, end)
                     if reason is not None:
-                        return reason
+                        report = replace(NOTHING_TO_STOP, reason=reason)
+                        why = self._why(report.reason, runtime.clock.monotonic() - began)
+                        runtime.events(stopped(self._queue, report, why))
+                        return report
                 else:
                     return None
         finally:
             with self._changed:
                 self._starting = False
-        return None
 
     def _wait_for_broker(self, runtime: Runtime, delay: float, end: float) -> Reason | None:
         """Wait for *delay* seconds; returns why the worker is not to start, if so."""
@@ -330,6 +338,7 @@ class Worker:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
+        self._signal = number
 
     def _check(self, found: QueueDescription, runtime: Runtime) -> None:
         policy = self._options.policy
@@ -361,15 +370,50 @@ class Worker:
             return NOTHING_TO_STOP
         lost_for = math.inf if self._options.give_up_after is None else self._options.give_up_after
         reason: Reason = "asked"
+        lost = 0.0
         while not self._signals:
-            if work.lost_for() >= lost_for:
+            if (lost := work.lost_for()) >= lost_for:
                 reason = "provider lost"
                 break
             if work.in_hand.wait(lambda: work.is_over() or enough(work), LOOK):
                 reason = "asked" if work.has_ended() else "idle"
                 break
+        report = work.stop(deadline, hurry=self._hurries(), reason=reason)
+        return self._told(work, report, lost)
+
+    def _hurries(self) -> Callable[[], bool]:
+        """Whether one more signal has come; the first time that it has, the log is told."""
         allowed = max(1, self._signals)
-        return work.stop(deadline, hurry=lambda: self._signals > allowed, reason=reason)
+        told = False
+
+        def hurry() -> bool:
+            nonlocal told
+            if self._signals <= allowed:
+                return False
+            if not told:
+                told = True
+                log.warning(
+                    "worker on %r: a second signal, %s: nothing is waited for any more",
+                    self._queue,
+                    signal.Signals(self._signal).name,
+                )
+            return True
+
+        return hurry
+
+    def _why(self, reason: Reason, lost: float | None) -> str | None:
+        if reason == "provider lost" and lost is not None:
+            return f"the broker answered nothing for {lost:.0f} s"
+        return signal.Signals(self._signal).name if reason == "asked" and self._signals else None
+
+    def _told(self, work: Work, report: StopReport, lost: float | None = None) -> StopReport:
+        """Tell of the end of *work*, once, as soon as it has ended. Returns *report*."""
+        if work.state == "stopped":
+            with self._changed:
+                runtime, self._untold = self._untold, None
+            if runtime is not None:
+                runtime.events(stopped(self._queue, report, self._why(report.reason, lost)))
+        return report
 
 
 class _Signals:

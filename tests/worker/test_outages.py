@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import pytest
 
 from queue_runtime import HandlerPolicy, QueueClient, StopReport, Worker
 from queue_runtime.breaker import BreakerPolicy
-from queue_runtime.errors import ConfigurationError, ConnectionFailed, QueueNotFound
-from queue_runtime.events import Event, FetchFailed, ProcessingPaused
+from queue_runtime.errors import CircuitOpen, ConfigurationError, ConnectionFailed, QueueNotFound
+from queue_runtime.events import Event, FetchFailed, ProcessingPaused, WorkerStopped
 from queue_runtime.testing import FakeClock
+from queue_runtime.worker.fetcher import JITTER
 from tests.fakes import Script, fails, scripted
 from tests.worker import resting
 from tests.worker.hands import (
@@ -98,6 +101,10 @@ def come_back(script: Script) -> None:
         script.always(operation)
 
 
+def lines(caplog: pytest.LogCaptureFixture) -> str:
+    return "\n".join(f"{record.levelname} {record.getMessage()}" for record in caplog.records)
+
+
 @ANY_QUEUE
 class TestALostBroker:
     def test_is_given_up_after_so_many_seconds_without_an_answer(
@@ -121,6 +128,8 @@ class TestALostBroker:
         report = running.report()
         assert (report.reason, report.exit_code) == ("provider lost", 2)
         assert AWAY - 2 * POLL <= clock.monotonic() - lost_at <= AWAY + 30.0
+        (told,) = of(events, WorkerStopped)
+        assert re.fullmatch(r"the broker answered nothing for \d\d s", told.text)  # type: ignore[attr-defined]
         assert worker.status().state == "stopped"
 
     def test_is_waited_for_as_long_as_it_takes_if_nothing_else_is_said(
@@ -226,6 +235,31 @@ class TestALostBroker:
         running.worker.stop()
 
 
+@ANY_QUEUE
+class TestAnOpenBreaker:
+    def test_is_waited_for_until_it_lets_a_question_through_and_no_longer(
+        self,
+        client: QueueClient,
+        queue: str,
+        script: Script,
+        clock: FakeClock,
+        desk: Desk,
+        events: list[Event],
+    ) -> None:
+        def refuses(act: object) -> object:
+            raise CircuitOpen("open", retry_at=clock.now() + timedelta(seconds=5))
+
+        script.always(FETCH[queue], refuses)
+        running = Running(Worker(client, queue, desk, poll=POLL))
+
+        let_pass(client, clock, until=lambda: len(of(events, FetchFailed)) >= 9)
+
+        delays = [event.delay for event in of(events, FetchFailed)]  # type: ignore[attr-defined]
+        assert all(5.0 < delay <= 5.0 + JITTER for delay in delays)
+        running.worker.stop()
+        assert running.report().reason == "asked"
+
+
 def _errors(events: list[Event]) -> list[str]:
     return [event.error for event in of(events, FetchFailed)]  # type: ignore[attr-defined]
 
@@ -280,8 +314,13 @@ class TestAtTheStart:
             running.worker.stop()
             assert running.report().reason == "asked"
 
-    def test_it_is_given_up_like_one_that_is_lost_later(
-        self, client: QueueClient, script: Script, clock: FakeClock, desk: Desk
+    def test_it_is_given_up_like_one_that_is_lost_later_and_the_log_says_so(
+        self,
+        client: QueueClient,
+        script: Script,
+        clock: FakeClock,
+        desk: Desk,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         go_away(script)
         began = clock.monotonic()
@@ -294,6 +333,8 @@ class TestAtTheStart:
         assert (report.reason, report.exit_code) == ("provider lost", 2)
         assert clock.monotonic() - began >= AWAY
         assert worker.status().state == "new"
+        assert "ERROR WorkerStopped" in lines(caplog)
+        assert re.search(r"text='the broker answered nothing for 6\d s'", lines(caplog))
 
     def test_the_wait_can_be_called_off(
         self, client: QueueClient, script: Script, clock: FakeClock, desk: Desk, events: list[Event]

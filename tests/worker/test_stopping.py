@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from contextlib import ExitStack
 
@@ -20,6 +21,7 @@ from queue_runtime.errors import (
 from queue_runtime.events import (
     Event,
     HandlerFailed,
+    WorkerStopped,
 )
 from queue_runtime.testing import FakeClock
 from queue_runtime.worker.in_hand import InHand
@@ -153,6 +155,67 @@ class TestStopping:
             pytest.raises(ConfigurationError, match="running already"),
         ):
             worker.start()
+
+
+class TestTheLog:
+    def test_says_why_a_run_stopped_and_how_it_went(
+        self, events: list[Event], desk: Desk, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, logger="queue_runtime")
+        with connect(URL, listeners=[events.append]) as client:
+            send(client, "plain", "a1")
+            worker = Worker(client, "plain", desk)
+            running = threading.Thread(target=worker.run)
+            running.start()
+            desk.wait_for_calls("a1")
+            wait_until(lambda: worker.status().completed == 1)
+
+            worker._on_signal(15, None)
+            running.join(SOON)
+
+        (told,) = of(events, WorkerStopped)
+        assert isinstance(told, WorkerStopped)
+        assert (told.reason, told.text, told.completed, told.overdue) == ("asked", "SIGTERM", 1, 0)
+        assert [r.levelname for r in caplog.records if "WorkerStopped" in r.getMessage()] == ["INFO"]
+        assert "worker on 'plain' stops: 25 s for handlers, running: 0" in caplog.text
+
+    def test_warns_of_a_handler_that_was_overdue_and_has_a_line_for_the_second_signal(
+        self, events: list[Event], desk: Desk, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with connect(URL, listeners=[events.append]) as client:
+            desk.hold("a1")
+            send(client, "plain", "a1")
+            worker = Worker(client, "plain", desk)
+            running = threading.Thread(target=worker.run)
+            running.start()
+            desk.wait_for(lambda: desk.running == 1)
+            worker._on_signal(15, None)
+            wait_until(lambda: worker.status().state == "stopping")
+
+            worker._on_signal(2, None)
+            running.join(SOON)
+
+        (told,) = of(events, WorkerStopped)
+        assert isinstance(told, WorkerStopped)
+        assert (told.overdue, len(told.threads_left)) == (1, 1)
+        assert [r.levelname for r in caplog.records if "WorkerStopped" in r.getMessage()] == ["WARNING"]
+        assert (
+            caplog.text.count("worker on 'plain': a second signal, SIGINT: nothing is waited for any more")
+            == 1
+        )
+
+    def test_is_told_once_however_often_a_worker_is_stopped(
+        self, client: QueueClient, events: list[Event], desk: Desk
+    ) -> None:
+        worker = Worker(client, "plain", desk)
+        worker.start()
+
+        worker.stop()
+        worker.stop()
+        assert [event.text for event in of(events, WorkerStopped)] == ["stop() was called"]  # type: ignore[attr-defined]
+
+        worker.run_until_idle()
+        assert [event.reason for event in of(events, WorkerStopped)] == ["asked", "idle"]  # type: ignore[attr-defined]
 
 
 def test_closing_a_client_takes_no_longer_than_it_was_given_and_waits_for_no_stuck_handler(
