@@ -41,14 +41,18 @@ def encode(payload: object) -> tuple[bytes, str | None]:
         return text.encode(), JSON
     except UnicodeEncodeError as exc:
         raise InvalidMessage(
-            f"a {type(payload).__name__} with half a surrogate pair in its text cannot travel; remove it"
+            f"a payload of type {type(payload).__name__} with half a surrogate pair in its text cannot travel; "
+            "remove it"
         ) from exc
     except RecursionError as exc:
         raise InvalidMessage(
-            f"a {type(payload).__name__} cannot travel as JSON: it is nested too deeply, or holds itself"
+            f"a payload of type {type(payload).__name__} cannot travel as JSON: it is nested too deeply, "
+            "or holds itself"
         ) from exc
     except (TypeError, ValueError) as exc:
-        raise InvalidMessage(f"a {type(payload).__name__} cannot travel as JSON: {exc}") from exc
+        raise InvalidMessage(
+            f"a payload of type {type(payload).__name__} cannot travel as JSON: {exc}"
+        ) from exc
 
 
 def decode(body: bytes, payload_type: type[T] | None) -> Any:

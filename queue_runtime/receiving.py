@@ -9,6 +9,7 @@ from queue_runtime import expiring
 from queue_runtime.errors import InvalidArgument, SessionNotAvailable, UnsupportedOperation
 from queue_runtime.message import MessageView, ReceivedMessage
 from queue_runtime.provider import Cancelled, Capabilities, ProviderSession, never
+from queue_runtime.retry import check_number, check_whole
 from queue_runtime.runtime import Runtime
 from queue_runtime.session_client import SessionClient
 
@@ -64,12 +65,9 @@ def peek(runtime: Runtime, queue: str, limit: int, after: int = 0) -> list[Messa
     yet. Raises `UnsupportedOperation` where the broker shows nothing (`Capabilities.peek`: SQS, and sessions
     of Service Bus).
     """
-    if limit < 1 or after < 0:
-        raise InvalidArgument(
-            f"peek takes a limit from 1 on and an after from 0 on, not {limit} and {after}",
-            queue=queue,
-            operation="peek",
-        )
+    wrong = partial(InvalidArgument, queue=queue, operation="peek")
+    check_whole("limit", limit, least=1, raises=wrong)
+    check_whole("after", after, least=0, raises=wrong)
     target = runtime.target(queue)
     capabilities = runtime.capabilities(target)
     if not capabilities.peek:
@@ -182,8 +180,12 @@ def check_lease(runtime: Runtime, queue: str, lease: float | None, operation: st
             queue=queue,
             operation=operation,
         )
-    if not 0 < lease <= capabilities.max_lease:
-        raise InvalidArgument(
-            f"lease must be seconds above 0 and at most {capabilities.max_lease:g}, it is {lease!r}",
-            queue=queue,
-        )
+    check_number(
+        "lease",
+        lease,
+        least=0,
+        most=capabilities.max_lease,
+        above=True,
+        unit="seconds",
+        raises=partial(InvalidArgument, queue=queue, operation=operation),
+    )

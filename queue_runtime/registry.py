@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, e
 from queue_runtime.clock import Clock
 from queue_runtime.config import ProviderSettings
 from queue_runtime.errors import MissingExtra, ProviderNotFound
+from queue_runtime.nearest import did_you_mean
 from queue_runtime.provider import ProviderClient
 
 GROUP = "queue_runtime.providers"
@@ -36,7 +37,8 @@ def find(name: str) -> ProviderFactory:
             ) from exc
         return factory
     installed = ", ".join(sorted({entry.name for entry in found})) or "none (is the package installed?)"
-    raise ProviderNotFound(f"no provider {name!r}; installed: {installed}", provider=name)
+    meant = did_you_mean(name, [entry.name for entry in found])
+    raise ProviderNotFound(f"no provider {name!r}; installed: {installed}{meant}", provider=name)
 
 
 def _missing(entry: EntryPoint) -> list[str]:

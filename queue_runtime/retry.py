@@ -18,25 +18,39 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/using
 """
 
 
-def check_whole(name: str, value: object, *, least: int, most: int | None = None) -> None:
-    """Raise `ConfigurationError` unless the setting *name* is a whole number from *least* to *most*."""
+def check_whole(
+    name: str,
+    value: object,
+    *,
+    least: int,
+    most: int | None = None,
+    raises: Callable[[str], QueueError] = ConfigurationError,
+) -> None:
+    """Raise *raises* unless the setting, or argument, *name* is a whole number from *least* to *most*."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):  # type: ignore[operator]
         end = "on" if most is None else f"to {most}"
-        raise ConfigurationError(f"{name} must be a whole number from {least} {end}, it is {value!r}")
+        raise raises(f"{name} must be a whole number from {least} {end}, it is {value!r}")
 
 
 def check_number(
-    name: str, value: object, *, least: float, most: float = math.inf, above: bool = False, unit: str = ""
+    name: str,
+    value: object,
+    *,
+    least: float,
+    most: float = math.inf,
+    above: bool = False,
+    unit: str = "",
+    raises: Callable[[str], QueueError] = ConfigurationError,
 ) -> None:
-    """Raise `ConfigurationError` unless the setting *name* is a finite number from *least* to *most*; *above*
-    excludes *least* itself. A bool or a text is no number, whatever it says."""
+    """Raise *raises* unless the setting, or argument, *name* is a finite number from *least* to *most*;
+    *above* excludes *least* itself. A bool or a text is no number, whatever it says."""
     number = isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
     if not number or not least <= value <= most or (above and value == least):  # type: ignore[operator]
         end = "" if most == math.inf else f" to {most:g}"
         start = f"above {least:g}" if above else f"from {least:g}{'' if end else ' on'}"
         what = f"a number of {unit}" if unit else "a number"
-        raise ConfigurationError(f"{name} must be {what} {start}{end}, it is {value!r}")
+        raise raises(f"{name} must be {what} {start}{end}, it is {value!r}")
 
 
 def backoff(attempt: int, *, base: float, cap: float, floor: float, random: Random) -> float:

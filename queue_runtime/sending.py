@@ -17,6 +17,7 @@ from queue_runtime.errors import (
 from queue_runtime.message import Message
 from queue_runtime.outbox import Batch, Entry
 from queue_runtime.provider import Capabilities
+from queue_runtime.retry import check_number
 from queue_runtime.runtime import Runtime
 from queue_runtime.strategies import SessionStrategy
 
@@ -25,8 +26,8 @@ FOR_EVER = float("inf")
 
 def check_timeout(timeout: float) -> float:
     """Return *timeout* if it can be one of a send; raises `InvalidArgument`."""
-    if not timeout > 0:
-        raise InvalidArgument(f"timeout must be seconds above 0, it is {timeout!r}")
+    if timeout != FOR_EVER:
+        check_number("timeout", timeout, least=0, above=True, unit="seconds", raises=InvalidArgument)
     return timeout
 
 

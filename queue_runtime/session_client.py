@@ -28,6 +28,7 @@ from queue_runtime.provider import (
     Settlement,
     never,
 )
+from queue_runtime.retry import check_number, check_whole
 from queue_runtime.runtime import Runtime
 from queue_runtime.session_state import Mark, SessionState, pack, unpack
 from queue_runtime.settling import (
@@ -44,10 +45,8 @@ T = TypeVar("T")
 
 def check_question(max_messages: int, wait: float) -> None:
     """Raise `InvalidArgument` unless so many messages can be asked for, and waited for so long."""
-    if max_messages < 1:
-        raise InvalidArgument(f"max_messages must be at least 1, it is {max_messages}")
-    if not 0 <= wait < float("inf"):
-        raise InvalidArgument(f"wait must be a number of seconds from 0 on, it is {wait!r}")
+    check_whole("max_messages", max_messages, least=1, raises=InvalidArgument)
+    check_number("wait", wait, least=0, unit="seconds", raises=InvalidArgument)
 
 
 class SessionClient:

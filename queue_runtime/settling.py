@@ -17,6 +17,7 @@ from queue_runtime.errors import (
 from queue_runtime.leases import LeaseRenewer
 from queue_runtime.message import DeadLetterInfo, Message, ReceivedMessage
 from queue_runtime.provider import Abandon, Complete, DeadLetter, Settlement
+from queue_runtime.retry import check_number
 from queue_runtime.runtime import Runtime
 
 SettleCall = Callable[[Sequence[Settlement]], Sequence[Outcome[None]]]
@@ -41,8 +42,7 @@ def as_list(messages: ReceivedMessage | Iterable[ReceivedMessage]) -> list[Recei
 
 def check_delay(delay: float) -> None:
     """Raise `InvalidArgument` unless *delay* can be one of an abandon."""
-    if not 0 <= delay < float("inf"):
-        raise InvalidArgument(f"delay must be a number of seconds from 0 on, it is {delay!r}")
+    check_number("delay", delay, least=0, unit="seconds", raises=InvalidArgument)
 
 
 def settle(

@@ -269,7 +269,9 @@ class TestTheRegistry:
     def test_names_the_providers_that_there_are(self, installed: list[EntryPoint]) -> None:
         installed += [entry("toy", "toy_provider:create"), entry("memory", "nowhere:create")]
 
-        with pytest.raises(ProviderNotFound, match="no provider 'tyo'; installed: memory, toy"):
+        with pytest.raises(
+            ProviderNotFound, match="no provider 'tyo'; installed: memory, toy; did you mean 'toy'"
+        ):
             registry.find("tyo")
 
     def test_suspects_the_installation_where_there_are_none(self, installed: list[EntryPoint]) -> None:

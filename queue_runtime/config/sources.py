@@ -197,6 +197,8 @@ def _table(value: object, path: Path, source: str) -> Mapping[Any, object]:
 def _meant(name: str, group: Group, path: Path) -> str:
     if group is IN_FILES and name in ANYWHERE.items:
         return f" in a file; it is named in code, or by the environment variable {variable_of((name,))}"
+    if not path and name == "worker":
+        return "; what a worker does is told in code: Worker(client, queue, handler, concurrency=...)"
     elsewhere = [dotted(other) for other, _ in leaves(ANYWHERE) if other[-1] == name]
     if not path and elsewhere:
         return f"; did you mean {elsewhere[0]!r}?"
@@ -303,6 +305,8 @@ def _example(node: Group | Names) -> str:
 
 
 def _meant_variable(name: str, parts: list[str]) -> str:
+    if parts[0].lower() == "worker":
+        return _meant("worker", ANYWHERE, ())
     known = [path for path, _ in leaves(ANYWHERE)]
     if parts[0].lower() == "queues" and len(parts) > 1:
         known = [("queues", parts[1], *path) for path, _ in leaves(QUEUE)]

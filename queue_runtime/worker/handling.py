@@ -9,6 +9,7 @@ from queue_runtime import payloads
 from queue_runtime.current import handling
 from queue_runtime.errors import ConfigurationError, DecodeError, InvalidArgument
 from queue_runtime.message import ReceivedMessage
+from queue_runtime.retry import check_number
 from queue_runtime.worker.callables import check_callable, check_result, name_of
 from queue_runtime.worker.hooks import Hooks, check_hooks, with_hooks
 
@@ -30,8 +31,8 @@ class Retry(Exception):  # it asks for something; nothing is wrong
 
     def __init__(self, delay: float | None = None) -> None:
         super().__init__("the handler asked for a retry")
-        if delay is not None and not 0 <= delay < float("inf"):
-            raise InvalidArgument(f"delay must be a number of seconds from 0 on, it is {delay!r}")
+        if delay is not None:
+            check_number("delay", delay, least=0, unit="seconds", raises=InvalidArgument)
         self.delay = delay
 
 

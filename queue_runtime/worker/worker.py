@@ -15,7 +15,7 @@ from queue_runtime.client import QueueClient
 from queue_runtime.errors import CircuitOpen, ConfigurationError, QueueError
 from queue_runtime.events import FetchFailed, WorkerWarned
 from queue_runtime.message import ReceivedMessage, check_queue
-from queue_runtime.provider import QueueDescription
+from queue_runtime.provider import Capabilities, QueueDescription
 from queue_runtime.runtime import Runtime
 from queue_runtime.worker.context import Context
 from queue_runtime.worker.fetcher import Fetcher, rest_after
@@ -350,6 +350,15 @@ class Worker:
                 queue=self._queue,
                 operation="start",
             )
+        lease = runtime.settings_of(runtime.target(self._queue)).lease
+        if lease is not None and not _takes_lease(found.capabilities):
+            runtime.events(
+                WorkerWarned(
+                    queue=self._queue,
+                    text=f"lease = {lease:g} has no effect: only the queue says how long its messages are "
+                    "held; change it there, and leave lease out",
+                )
+            )
         most = found.max_receives
         if most is not None and most <= policy.max_attempts:
             runtime.events(
@@ -414,6 +423,11 @@ class Worker:
             if runtime is not None:
                 runtime.events(stopped(self._queue, report, self._why(report.reason, lost)))
         return report
+
+
+def _takes_lease(capabilities: Capabilities) -> bool:
+    """Sessions of the broker's own are held for as long as the queue says."""
+    return capabilities.chosen_lease and capabilities.sessions != "native"
 
 
 class _Signals:

@@ -230,10 +230,10 @@ class TestReceiving:
 
         assert len(client.receive("jobs")) == 1
 
-    @pytest.mark.parametrize("wait", [-1, float("inf"), float("nan")])
-    def test_a_wait_that_is_none_is_refused(self, client: QueueClient, wait: float) -> None:
+    @pytest.mark.parametrize("wait", [-1, float("inf"), float("nan"), "2"])
+    def test_a_wait_that_is_none_is_refused(self, client: QueueClient, wait: Any) -> None:
         with pytest.raises(
-            InvalidArgument, match=f"wait must be a number of seconds from 0 on, it is {wait}"
+            InvalidArgument, match=f"wait must be a number of seconds from 0 on, it is {wait!r}"
         ):
             client.receive("jobs", wait=wait)
         with pytest.raises(InvalidArgument, match="wait must be"):
@@ -246,9 +246,9 @@ class TestReceiving:
 
             assert len(receiving.result(REAL)) == 1
 
-    @pytest.mark.parametrize("lease", [0, -1, 43201, float("inf"), float("nan")])
-    def test_a_lease_that_the_queue_does_not_have_is_refused(self, client: QueueClient, lease: float) -> None:
-        text = f"lease must be seconds above 0 and at most 43200, it is {lease}"
+    @pytest.mark.parametrize("lease", [0, -1, 43201, float("inf"), float("nan"), "9"])
+    def test_a_lease_that_the_queue_does_not_have_is_refused(self, client: QueueClient, lease: Any) -> None:
+        text = f"lease must be a number of seconds above 0 to 43200, it is {lease!r}"
         with pytest.raises(InvalidArgument, match=text):
             client.receive("jobs", lease=lease)
 
@@ -272,7 +272,7 @@ class TestReceiving:
             assert (len(script.calls("receive")), len(script.calls("renew"))) == (1, 1)
 
     def test_fewer_than_one_message_is_refused(self, client: QueueClient) -> None:
-        with pytest.raises(InvalidArgument, match="max_messages must be at least 1, it is 0"):
+        with pytest.raises(InvalidArgument, match="max_messages must be a whole number from 1 on, it is 0"):
             client.receive("jobs", max_messages=0)
 
     @pytest.mark.parametrize("queue", ["events", "groups"])

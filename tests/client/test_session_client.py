@@ -100,8 +100,8 @@ class TestASession:
                 act()
         assert repr(session) == f"<SessionClient 'a' of '{queue}' [lost]>"
 
-    @pytest.mark.parametrize("delay", [-1, float("inf"), float("nan")])
-    def test_refuses_a_delay_that_is_none(self, client: QueueClient, queue: str, delay: float) -> None:
+    @pytest.mark.parametrize("delay", [-1, float("inf"), float("nan"), "1"])
+    def test_refuses_a_delay_that_is_none(self, client: QueueClient, queue: str, delay: Any) -> None:
         send(client, queue, "a1")
         with accepted(client, queue) as session:
             [message] = session.receive()
@@ -113,10 +113,11 @@ class TestASession:
     @pytest.mark.parametrize(
         ("wrong", "text"),
         [
-            ({"max_messages": 0}, "max_messages must be at least 1, it is 0"),
-            ({"max_messages": -1}, "max_messages must be at least 1, it is -1"),
+            ({"max_messages": 0}, "max_messages must be a whole number from 1 on, it is 0"),
+            ({"max_messages": -1}, "max_messages must be a whole number from 1 on, it is -1"),
             ({"wait": -1.0}, "wait must be a number of seconds from 0 on, it is -1.0"),
             ({"wait": float("inf")}, "wait must be"),
+            ({"wait": "2"}, "wait must be a number of seconds from 0 on, it is '2'"),
         ],
     )
     def test_refuses_a_question_that_is_none(

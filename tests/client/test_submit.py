@@ -306,12 +306,12 @@ class TestASend:
             assert [first.result(REAL), second.result(REAL)] == ["a1", "a2"]
             assert stored(client, "groups") == ["a1", "a2"]
 
-    @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
-    def test_takes_only_time_that_there_is(self, client: QueueClient, timeout: float) -> None:
+    @pytest.mark.parametrize("timeout", [0, -1, float("nan"), "3"])
+    def test_takes_only_time_that_there_is(self, client: QueueClient, timeout: Any) -> None:
         for call in (client.send, client.submit):
-            with pytest.raises(InvalidArgument, match="timeout must be seconds above 0"):
+            with pytest.raises(InvalidArgument, match="timeout must be a number of seconds above 0"):
                 call("jobs", message("a1"), timeout=timeout)
-        with pytest.raises(InvalidArgument, match="timeout must be seconds above 0"):
+        with pytest.raises(InvalidArgument, match="timeout must be a number of seconds above 0"):
             client.send_batch("jobs", [message("a1")], timeout=timeout)
 
 

@@ -34,7 +34,8 @@ MEANS: dict[str, str] = {
     "batching.partial_in_flight": "requests under way below which one that is not full leaves",
     "batching.max_pending": "messages of `submit` that wait on one queue; it blocks where there are more",
     "send_timeout": "seconds that a `send` may take in all, retries included",
-    "lease": "seconds for which messages are held, where that can be chosen. `none`: as the queue says",
+    "lease": "seconds for which messages are held, on SQS and on memory outside sessions; elsewhere only the "
+    "queue says it. `none`: as the queue says",
     "expired": "what becomes of a message whose time-to-live ran out, if that is left to us",
     "max_workers": "threads that run handlers, for all workers of the client together",
     "max_lease": "seconds for which anything is kept alive at most",

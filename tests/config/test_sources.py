@@ -176,6 +176,7 @@ class TestAFile:
             ("max_attempts = 1", "no setting 'max_attempts'; did you mean 'retry.max_attempts'?"),
             ("[queues.events]\ntarge = 'x'", "no setting 'queues.events.targe'; did you mean 'target'?"),
             ("[queues.events.retry]\nbas = 1", "no setting 'queues.events.retry.bas'; did you mean 'base'?"),
+            ("[worker]\nconcurrency = 4", "there is no setting 'worker'; what a worker does is told in code"),
             ("config = 'other.toml'", "there is no setting 'config'"),
             ("send_timeout = '5'", "send_timeout must be a number, it is '5'"),
             ("max_workers = 1.5", "max_workers must be a whole number, it is 1.5"),
@@ -280,6 +281,7 @@ class TestTheEnvironment:
     @pytest.mark.parametrize(
         ("name", "value", "said"),
         [
+            ("WORKER__CONCURRENCY", "3", "is no setting; what a worker does is told in code"),
             ("RETRY_MAX_ATTEMPTS", "3", "is no setting; did you mean 'QUEUE_RUNTIME_RETRY__MAX_ATTEMPTS'?"),
             ("RETRY__MAX_ATEMPTS", "3", "is no setting; did you mean 'QUEUE_RUNTIME_RETRY__MAX_ATTEMPTS'?"),
             ("SEND_TIMEOT", "3", "is no setting; did you mean 'QUEUE_RUNTIME_SEND_TIMEOUT'?"),

@@ -20,6 +20,8 @@ from queue_runtime.config import parse_url
 from queue_runtime.message import Message
 from queue_runtime.providers.sqs import create
 from queue_runtime.providers.sqs.client import AwsSqsClient
+from queue_runtime.providers.sqs.options import SqsOptions
+from queue_runtime.providers.sqs.sdk import SdkClients
 from queue_runtime.testing.sqs import CREDENTIALS, REGION
 from tests.providers.sqs_edge import Edge
 from tests.providers.sqs_nets import Authority, Served, endpoint, proxy
@@ -429,6 +431,30 @@ class TestAwssOwnEndpoints:
 
         assert name in said
         assert "endpoint_url" in said
+
+
+@pytest.mark.parametrize(
+    ("region", "endpoint", "warnings"),
+    [
+        ("eu-wets-1", None, 1),
+        ("eu-west-1", None, 0),
+        ("cn-north-1", None, 0),
+        ("us-gov-west-1", None, 0),
+        ("eu-wets-1", "http://127.0.0.1:1", 0),
+    ],
+)
+def test_a_region_that_the_sdk_does_not_know_is_warned_of_once(
+    region: str, endpoint: str | None, warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = SqsOptions(region=region, endpoint_url=endpoint)
+    clients = SdkClients(options, options.session())
+
+    for timeout in (1.0, 2.0):
+        clients._client(timeout)
+
+    clients.close()
+    told = "boto3 knows no region 'eu-wets-1'; did you mean 'eu-west-1'?"
+    assert [told in record.getMessage() for record in caplog.records] == [True] * warnings
 
 
 def test_credentials_are_fetched_the_same_way_and_once(

@@ -18,6 +18,7 @@ from queue_runtime import (
     SessionExecutor,
     Worker,
     connect,
+    parse_url,
 )
 from queue_runtime.errors import (
     ConfigurationError,
@@ -174,6 +175,19 @@ def test_a_broker_that_gives_up_before_the_worker_does_is_warned_of(
     told = of(events, WorkerWarned)
     assert len(told) == warnings
     assert all("max_attempts" in str(event) for event in told)
+
+
+@pytest.mark.parametrize(("queue", "warnings"), [("plain", 0), ("groups", 0), ("sessions", 1)])
+def test_a_lease_of_the_settings_that_has_no_effect_is_warned_of(
+    desk: Desk, events: list[Event], queue: str, warnings: int
+) -> None:
+    settings = replace(parse_url(URL), lease=60)
+    with connect(settings, listeners=[events.append]) as client:
+        Worker(client, queue, desk).run_until_idle()
+
+    assert [str(event).count("lease = 60 has no effect") for event in of(events, WorkerWarned)] == [
+        1
+    ] * warnings
 
 
 def test_poll_is_how_long_one_question_waits(clock: FakeClock, desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,11 +13,14 @@ import boto3.session
 from botocore.exceptions import NoCredentialsError
 
 from queue_runtime.errors import Closed
+from queue_runtime.nearest import did_you_mean
 from queue_runtime.providers.sqs.errors import PROVIDER, SDK_ERRORS, translate
 from queue_runtime.providers.sqs.options import SqsOptions
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
+
+log = logging.getLogger("queue_runtime")
 
 T = TypeVar("T")
 
@@ -38,8 +42,9 @@ class SdkClients:
         self.region = session.region_name
         # Making clients of one session is not thread-safe, using them is.
         self._making = threading.Lock()
-        # guarded by _making; read without it, because what is in it stays
+        # guarded by _making; `_made` is read without it, because what is in it stays
         self._made: dict[float, SQSClient] = {}
+        self._region_seen = False
         self._lock = threading.Lock()
         # guarded by _lock
         self._under_way = 0
@@ -119,11 +124,30 @@ class SdkClients:
             return self._made[timeout]
 
     def _make(self, timeout: float) -> SQSClient:
-        return self._session.client(
+        made = self._session.client(
             "sqs",
             endpoint_url=self._options.endpoint_url,
             config=self._options.client_config(timeout),
         )
+        if not self._region_seen:
+            self._region_seen = True
+            self._check_region(made.meta.endpoint_url)
+        return made
+
+    def _check_region(self, endpoint: str) -> None:
+        """Warn of a region that the SDK does not know, where the address that is asked is made of it: it may
+        be new, or misspelt, and then no such host is found."""
+        known = [
+            region
+            for partition in self._session.get_available_partitions()
+            for region in self._session.get_available_regions("sqs", partition)
+        ]
+        if self._options.endpoint_url is None and self.region not in known and self.region in endpoint:
+            log.warning(
+                "sqs: boto3 knows no region %r%s",
+                self.region,
+                did_you_mean(self.region, known) or "; is it new?",
+            )
 
     def _forget(self) -> None:
         """A client made without credentials never gets any: let the next call make a new one."""
