@@ -41,8 +41,8 @@ def encode(payload: object) -> tuple[bytes, str | None]:
         return text.encode(), JSON
     except UnicodeEncodeError as exc:
         raise InvalidMessage(
-            f"a payload of type {type(payload).__name__} with half a surrogate pair in its text cannot travel; "
-            "remove it"
+            f"a payload of type {type(payload).__name__} with half a surrogate pair in its text cannot "
+            "travel; remove it"
         ) from exc
     except RecursionError as exc:
         raise InvalidMessage(

@@ -23,10 +23,15 @@ from urllib.parse import quote
 
 from queue_runtime.errors import MissingExtra, QueueError
 
+_INSTALL = (
+    "pip install 'queue_runtime[sqs]' ministack, as one command: ministack takes one version of botocore, "
+    "and boto3 has to go with it"
+)
+
 try:
     import boto3.session
 except ModuleNotFoundError as exc:
-    raise MissingExtra("queue_runtime.testing.sqs needs boto3; pip install 'queue_runtime[sqs]'") from exc
+    raise MissingExtra(f"queue_runtime.testing.sqs needs boto3; {_INSTALL}") from exc
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -44,7 +49,6 @@ takes every signature."""
 # Without these it starts other services too, and listens on every address of the machine.
 _ENVIRONMENT = {
     "BIND_HOST": "127.0.0.1",
-    "GATEWAY_PORT": "0",
     "SERVICES": "sqs",
     "IOT_MTLS_ENABLED": "0",
     "SFTP_ENABLED": "0",
@@ -69,7 +73,7 @@ _STOP_TIMEOUT = 5.0
 
 
 class LocalSqs:
-    """A `ministack` process on a free port of 127.0.0.1, for as long as the ``with`` block lasts.
+    """A `ministack` process on a *port* of 127.0.0.1 (0: a free one), as long as the ``with`` block lasts.
 
     Its queues are gone with it. It is in a process group of its own, so that a Ctrl-C meant for the program
     leaves it there until the program has put its messages in order. It ends with the program, however that
@@ -79,7 +83,8 @@ class LocalSqs:
     *start_timeout* seconds.
     """
 
-    def __init__(self, *, start_timeout: float = 20.0) -> None:
+    def __init__(self, *, port: int = 0, start_timeout: float = 20.0) -> None:
+        self._port = port
         self._start_timeout = start_timeout
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
@@ -114,11 +119,11 @@ class LocalSqs:
 
     def __enter__(self) -> LocalSqs:
         if find_spec("ministack") is None:
-            raise MissingExtra("the local SQS endpoint needs the package 'ministack'; pip install ministack")
+            raise MissingExtra(f"the local SQS endpoint needs the package 'ministack'; {_INSTALL}")
         self._up_or_over.clear()
         self._process = subprocess.Popen(
             [sys.executable, "-c", _SERVE],
-            env={**os.environ, **_ENVIRONMENT},
+            env={**os.environ, **_ENVIRONMENT, "GATEWAY_PORT": str(self._port)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -235,12 +240,13 @@ _LOOK = 1.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or Ctrl-C. When ready it says where, and as whom, in lines for a shell."""
-    names: list[str] = _parser().parse_args(arguments).queues
+    options = _parser().parse_args(arguments)
+    names: list[str] = options.queues
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     try:
-        with LocalSqs() as endpoint:
+        with LocalSqs(port=options.port) as endpoint:
             client = endpoint.client()
             for name in names:
                 make_queue(client, name, fifo=name.endswith(".fifo"))
@@ -273,6 +279,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="QUEUE[.fifo]",
         help="a queue to make, with QUEUE-dlq for its dead letters; FIFO if its name ends in .fifo",
     )
+    parser.add_argument("--port", type=int, default=0, help="of HTTP; 0, the default, picks a free one")
     return parser
 
 

@@ -79,7 +79,7 @@ class TestTheCommand:
     def test_makes_the_queues_says_where_and_serves_until_it_is_told_to_stop(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        command = [sys.executable, "-m", "queue_runtime.testing.sqs", "events.fifo", "jobs"]
+        command = [sys.executable, "-m", "queue_runtime.testing.sqs", "events.fifo", "jobs", "--port", "0"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stdout is not None
@@ -142,11 +142,25 @@ def test_a_start_that_fails_does_not_wait(monkeypatch: pytest.MonkeyPatch, tmp_p
         pass
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_the_one_command_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqs, "find_spec", lambda _: None)
 
-    with pytest.raises(MissingExtra, match="'ministack'"), LocalSqs():
+    with (
+        pytest.raises(
+            MissingExtra, match=r"'ministack'; pip install 'queue_runtime\[sqs\]' ministack, as one"
+        ),
+        LocalSqs(),
+    ):
         pass
+
+
+def test_a_port_can_be_chosen() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    with LocalSqs(port=port) as local:
+        assert local.url == f"http://127.0.0.1:{port}"
 
 
 def test_queues_are_made_with_their_dead_letter_queue() -> None:

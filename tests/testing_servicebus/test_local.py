@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from azure.servicebus import ServiceBusClient, ServiceBusMessage, TransportType
 
+from queue_runtime import Message, connect
 from queue_runtime.errors import QueueError
 from queue_runtime.testing.servicebus import LocalServiceBus
 from tests.testing_servicebus.certificates import self_signed
@@ -141,9 +143,40 @@ def test_the_command_ends_on_ctrl_c_after_its_json_line() -> None:
         process.stdout.close()
 
 
+def test_the_command_makes_the_queues_and_says_what_the_shell_of_a_program_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = [sys.executable, "-m", "queue_runtime.testing.servicebus", "events:sessions", "jobs"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(2)]
+            said = dict(shlex.split(line)[1].split("=", 1) for line in lines)
+            for name, value in said.items():
+                monkeypatch.setenv(name, value)
+
+            with connect() as client:
+                client.send("events", Message.of("hello", session_id="a"))
+                client.send("jobs", Message.of("hello"))
+                session = client.accept_session("events", wait=5.0)
+                messages = client.receive("jobs", wait=5.0)
+        finally:
+            process.terminate()
+            code = process.wait(10.0)
+
+    assert [line.split()[0] for line in lines] == ["export"] * 2
+    assert set(said) == {"QUEUE_RUNTIME_URL", "AZURE_SERVICEBUS_CONNECTION_STRING"}
+    assert session is not None
+    assert [message.text for message in messages] == ["hello"]
+    assert code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        (["events:session"], "'events:session': write NAME or NAME:sessions"),
+        (["a b"], "'a b' is no queue name"),
+        (["events", "--tls-cert", "cert.pem", "--tls-key", "key.pem"], "by the control port"),
         (["--tls-cert", "cert.pem"], "go together"),
         (["--tls-cert", "missing.pem", "--tls-key", "missing.pem"], "cannot serve"),
         (["--port", "many"], "invalid int"),

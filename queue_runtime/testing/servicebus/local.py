@@ -19,6 +19,15 @@ SAS_KEY = "bG9jYWw="
 _STOP_TIMEOUT = 5.0
 
 
+def connection_string(endpoint: str, key: str) -> str:
+    """What the SDK takes for a broker without TLS at ``sb://HOST:PORT``, which checks for *key*."""
+    return f"Endpoint={endpoint};{_keys(key)};UseDevelopmentEmulator=true"
+
+
+def _keys(key: str) -> str:
+    return f"SharedAccessKeyName={SAS_KEY_NAME};SharedAccessKey={key}"
+
+
 class LocalServiceBus(Controlled):
     """The broker on free ports of 127.0.0.1, for as long as the ``with`` block lasts.
 
@@ -68,10 +77,9 @@ class LocalServiceBus(Controlled):
     @property
     def connection_string(self) -> str:
         """What the SDK takes. With TLS it needs `endpoint` as its custom endpoint, and the certificate."""
-        keys = f"SharedAccessKeyName={SAS_KEY_NAME};SharedAccessKey={SAS_KEY}"
         if self._certificate is None:
-            return f"Endpoint={self.endpoint};{keys};UseDevelopmentEmulator=true"
-        return f"Endpoint=sb://localhost;{keys}"
+            return connection_string(self.endpoint, SAS_KEY)
+        return f"Endpoint=sb://localhost;{_keys(SAS_KEY)}"
 
     def target(self, **queues: str) -> str:
         """Return the URL for `connect`; *queues* maps the program's names to this broker's."""
