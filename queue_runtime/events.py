@@ -194,7 +194,7 @@ class FetchFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerWarned(Event):
-    """A worker found something at its start that will cost messages one day."""
+    """A worker found that its queue or its settings are not as they should be: mostly at its start."""
 
     text: str
 

@@ -36,8 +36,12 @@ class WorkerStatus:
     """A worker at one moment; the counts are since its last start."""
 
     queue: str
+    """By the program's name."""
     state: State
+    """`new`, `starting` (`run` waits for its broker), `running`, `stopping`, `stopped`, or `forked`: it runs in
+    the parent of this process."""
     concurrency: int
+    """Handlers that may run at once."""
     handlers: int = 0
     """Handlers running now."""
     held: int = 0
@@ -54,9 +58,13 @@ class WorkerStatus:
     leases: int = 0
     """Leases that the client keeps alive, those of its other workers included."""
     completed: int = 0
+    """Messages whose handler returned and whose completion the broker confirmed."""
     retried: int = 0
+    """Attempts that failed and were to be repeated."""
     dead_lettered: int = 0
+    """Messages that went to the dead-letter queue."""
     dropped: int = 0
+    """Messages that `on_exhausted="drop"` completed."""
     lost: int = 0
     """Messages whose lease or session was lost before they were settled."""
     unknown: int = 0
@@ -87,6 +95,8 @@ class StopReport:
     """Messages, or sessions, that are still on their way: of a stop asked for inside a handler, which goes on
     behind this report. 0 at the end of any other."""
     reason: Reason = "asked"
+    """`asked` (`stop` or a signal), `idle` (nothing was left for `run_until_idle`), `closed` (its client was),
+    or `provider lost` (the broker has not answered for `give_up_after`)."""
 
     @property
     def exit_code(self) -> int:
@@ -130,16 +140,18 @@ class WorkerHealth:
     """Whether a worker does its work, at one moment. Durations are seconds; None: not known (yet)."""
 
     queue: str
+    """By the program's name."""
     state: State
+    """As in `WorkerStatus`."""
     alive: bool
     """It was started and its fetching thread lives, or it is stopping within its deadline."""
     fetching: bool
     """It asks the broker for messages; not while it is paused, backs off after a failure, or stops."""
     last_progress: float | None = None
-    """Since a message was last settled or the broker last answered, whichever is later."""
+    """Seconds since a message was last settled or the broker last answered, whichever is later."""
     last_answer: float | None = None
-    """Since the broker last answered a fetch well, with or without messages."""
+    """Seconds since the broker last answered a fetch well, with or without messages."""
     lag: float | None = None
-    """Between the sending of a message and its start, of the newest that was started."""
+    """Seconds between the sending of a message and its start, of the newest that was started."""
     paused: str | None = None
     """Why it fetches nothing for now; None: it is not paused."""
