@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -37,8 +37,9 @@ class MessageLogFilter(logging.Filter):
     """Adds to each log record which message it is about: `queue`, `message_id`, `session_id` and
     `correlation_id`, as text, and `attempt`, a whole number.
 
-    Outside of a handler, and where the message has none, the texts are ``-`` and `attempt` is 0, so that no
-    format string fails, ``%(attempt)d`` and ``{session_id:<20}`` included. What a record has already, from
+    A record of one of the library's events that is about a message tells of that one, any other record of the
+    message in the handler. Where there is none, the texts are ``-`` and `attempt` is 0, so that no format
+    string fails, ``%(attempt)d`` and ``{session_id:<20}`` included. What a record has already, from
     ``extra=``, it keeps. No body, attribute or receipt is ever added. It lets every record through.
 
     Give it to handlers, not to loggers: a logger's filter does not see the records of loggers below it.
@@ -48,15 +49,39 @@ class MessageLogFilter(logging.Filter):
         super().__init__()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        for name, value in _facts(_current.get()).items():
+        for name, value in _facts_of(record).items():
             if name not in record.__dict__:
                 setattr(record, name, value)
         return True
 
 
+def _facts_of(record: logging.LogRecord) -> dict[str, str | int]:
+    current = _facts(_current.get())
+    event = {name: value for name, value in record.__dict__.items() if name.startswith("event_")}
+    told = {name: value for name in _NOTHING if (value := event.get(f"event_{name}")) is not None}
+    if "message_id" in told:
+        if "event_attempts" in event:
+            told["attempt"] = event["event_attempts"] or 0
+        same = current["message_id"] == told["message_id"]
+        return {**(current if same else _NOTHING), **told}
+    if _current.get() is not None:
+        return current
+    told.pop("attempt", None)  # of a call to the broker
+    return {**_NOTHING, **told}
+
+
+_NOTHING: Mapping[str, str | int] = {
+    "queue": "-",
+    "message_id": "-",
+    "session_id": "-",
+    "correlation_id": "-",
+    "attempt": 0,
+}
+
+
 def _facts(message: ReceivedMessage | None) -> dict[str, str | int]:
     if message is None:
-        return {"queue": "-", "message_id": "-", "session_id": "-", "correlation_id": "-", "attempt": 0}
+        return dict(_NOTHING)
     return {
         "queue": message.queue,
         "message_id": message.id,

@@ -85,7 +85,8 @@ class HandlerFailed(Event):
     counted: bool = True
     """It was an attempt; if not, what the handler needs was down."""
     exception: BaseException | None = field(repr=False, compare=False)
-    """What it raised; its traceback is in the log. None for what asks: `Retry` and `Reject`."""
+    """What it raised; its traceback is in the log if it was an attempt. None for what asks: `Retry` and
+    `Reject`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,10 +264,16 @@ def log_event(event: Event) -> None:
             level,
             "%s %s",
             type(event).__name__,
-            " ".join(f"{name}={value!r}" for name, value in facts.items()),
-            exc_info=getattr(event, "exception", None),
+            " ".join(f"{name}={_shown(value)}" for name, value in facts.items()),
+            exc_info=event.exception if isinstance(event, HandlerFailed) and event.counted else None,
             extra={"event": type(event).__name__, **{f"event_{name}": v for name, v in facts.items()}},
         )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    return repr(round(value, 3) if isinstance(value, float) else value)
 
 
 def _level(event: Event) -> int:

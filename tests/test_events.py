@@ -38,7 +38,7 @@ def every_event() -> list[type[Event]]:
     ]
 
 
-def example(kind: type[Event]) -> Event:
+def example(kind: type[Event], **facts: Any) -> Event:
     values: dict[str, Any] = {
         "int": 1,
         "bool": False,
@@ -48,7 +48,8 @@ def example(kind: type[Event]) -> Event:
         "datetime": datetime(2024, 1, 1, tzinfo=UTC),
         "BaseException": ValueError("text"),
     }
-    return kind(**{item.name: values[str(item.type).split(" | ")[0]] for item in dataclasses.fields(kind)})
+    made = {item.name: values[str(item.type).split(" | ")[0]] for item in dataclasses.fields(kind)}
+    return kind(**{**made, **facts})
 
 
 class TestListeners:
@@ -128,6 +129,22 @@ class TestTheLog:
 
         assert [record.levelname for record in caplog.records] == [level]
 
+    def test_writes_a_moment_as_iso_and_a_number_short(self, caplog: pytest.LogCaptureFixture) -> None:
+        log_event(example(CircuitOpened))
+        log_event(example(FetchFailed, delay=2.1416360278992816))
+
+        assert "retry_at=2024-01-01T00:00:00+00:00" in caplog.text
+        assert "delay=2.142" in caplog.text
+
+    def test_has_the_traceback_of_a_failed_attempt_and_only_the_text_of_what_was_none(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for counted in (True, False):
+            log_event(example(HandlerFailed, counted=counted))
+
+        assert [bool(record.exc_info) for record in caplog.records] == [True, False]
+        assert "text='text'" in caplog.records[1].getMessage()
+
     def test_warns_of_a_request_that_the_broker_refuses(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, logger="queue_runtime")
 
@@ -153,9 +170,8 @@ class TestTheLog:
         self, facts: dict[str, Any], level: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, logger="queue_runtime")
-        stopped = example(WorkerStopped)
 
-        log_event(dataclasses.replace(stopped, **facts))
+        log_event(example(WorkerStopped, **facts))
 
         assert [record.levelname for record in caplog.records] == [level]
 

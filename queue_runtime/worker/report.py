@@ -38,8 +38,8 @@ class WorkerStatus:
     queue: str
     """By the program's name."""
     state: State
-    """`new`, `starting` (`run` waits for its broker), `running`, `stopping`, `stopped`, or `forked`: it runs in
-    the parent of this process."""
+    """`new`, `starting` (`run` waits for its broker), `running`, `stopping`, `stopped`, or `forked`: it runs
+    in the parent of this process."""
     concurrency: int
     """Handlers that may run at once."""
     handlers: int = 0
@@ -95,8 +95,8 @@ class StopReport:
     """Messages, or sessions, that are still on their way: of a stop asked for inside a handler, which goes on
     behind this report. 0 at the end of any other."""
     reason: Reason = "asked"
-    """`asked` (`stop` or a signal), `idle` (nothing was left for `run_until_idle`), `closed` (its client was),
-    or `provider lost` (the broker has not answered for `give_up_after`)."""
+    """`asked` (`stop` or a signal), `idle` (nothing was left for `run_until_idle`), `closed` (its client
+    was), or `provider lost` (the broker has not answered for `give_up_after`)."""
 
     @property
     def exit_code(self) -> int:

@@ -30,8 +30,10 @@ ARGUMENTS: dict[str, str] = {
     "hooks": "`Hooks` objects that are told of each attempt, see below",
     "session_idle": "seconds without a message after which a session is let go",
     "session_max_time": "seconds after which a busy session is let go if other sessions wait. `inf`: never",
-    "session_max_messages": "messages after which a busy session is let go if other sessions wait. None: no limit",
-    "poll": "seconds that one question to the broker waits for messages. On SQS `run` may take so long to end",
+    "session_max_messages": "messages after which a busy session is let go if other sessions wait. "
+    "None: no limit",
+    "poll": "seconds that one question to the broker waits for messages. "
+    "On SQS `run` may take so long to end",
     "give_up_after": "seconds without an answer from the broker after which `run` stops. None: it never does",
 }
 """Argument of `Worker` -> what it means; the name, the type and the default are the signature's own."""
@@ -42,12 +44,14 @@ POLICY: dict[str, str] = {
     "cap": "seconds that a backoff has at most",
     "permanent": "exceptions that dead-letter the message at once",
     "downstream": "exceptions that say that something the handler needs is down. They count as no attempt",
-    "max_hold": "seconds for which a message may hold up its session, from its first attempt to its last retry",
+    "max_hold": "seconds for which a message may hold up its session, "
+    "from its first attempt to its last retry",
     "max_deliveries": "deliveries after which a message is dead-lettered without being tried. "
     "None: three times `max_attempts`",
-    "time_limit": "seconds after which a handler loses its lease. It is told, and not interrupted. None: no limit",
-    "on_exhausted": "what becomes of a message that can never be handled: `dead_letter`, `drop` (complete it) or "
-    "`block` (keep it, and try it again every `cap` seconds)",
+    "time_limit": "seconds after which a handler loses its lease. It is told, and not interrupted. "
+    "None: no limit",
+    "on_exhausted": "what becomes of a message that can never be handled: `dead_letter`, `drop` "
+    "(complete it) or `block` (keep it, and try it again every `cap` seconds)",
     "breaker": "at which rate of failures, of how many handlers, within how many seconds the worker pauses. "
     "None: it never does",
 }
@@ -73,8 +77,8 @@ def reference() -> str:
 
 
 EVENTS = (
-    "All have `queue`, the program's name for it. They are frozen records of `queue_runtime.events`, told to the "
-    "`listeners` of `connect`, and each is a line in the log `queue_runtime`."
+    "All have `queue`, the program's name for it. They are frozen records of `queue_runtime.events`, told to "
+    "the `listeners` of `connect`, and each is a line in the log `queue_runtime`."
 )
 
 

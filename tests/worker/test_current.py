@@ -7,6 +7,7 @@ import contextvars
 import io
 import logging
 import logging.config
+import logging.handlers
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import pytest
 
 from queue_runtime import Message, QueueClient, Worker
 from queue_runtime.current import MessageLogFilter, current_message, handling
+from queue_runtime.events import Event, HandlerFailed, MessageDeadLettered, RetryScheduled, log_event
 from queue_runtime.message import ReceivedMessage
 from queue_runtime.worker.handling import Reject, entry_point
 from queue_runtime.worker.hooks import Hooks
@@ -142,6 +144,23 @@ MESSAGE = a_message(
 )
 
 
+def facts_of(event: Event) -> tuple[object, ...]:
+    """What the filter adds to the log record of *event*."""
+    logger = logging.getLogger("queue_runtime")
+    handler = logging.handlers.BufferingHandler(10)
+    handler.addFilter(MessageLogFilter())
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(handler)
+    try:
+        log_event(event)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    names = ("queue", "message_id", "session_id", "correlation_id", "attempt")
+    return tuple(handler.buffer[0].__dict__[name] for name in names)
+
+
 class TestMessageLogFilter:
     def test_every_record_says_which_message_it_is_about(self, lines: Callable[[str], list[str]]) -> None:
         written = lines("%(queue)s %(message_id)s %(session_id)s %(correlation_id)s %(attempt)d: %(message)s")
@@ -158,6 +177,33 @@ class TestMessageLogFilter:
         written = lines("{queue:>8}|{correlation_id:<3}|{attempt:02d}|{message}", "{")
 
         assert written[:2] == ["       -|-  |00|alone", "  events|-  |03|at work"]
+
+    def test_a_record_of_an_event_tells_of_the_events_message(self) -> None:
+        failed = HandlerFailed(
+            queue="events",
+            message_id="m-2",
+            session_id="octo/repo#8",
+            attempt=2,
+            error="ValueError",
+            text="no such branch",
+            delay=1.0,
+            exception=None,
+        )
+        dead = MessageDeadLettered(
+            queue="events", message_id="m-2", session_id=None, reason="MaxAttemptsExceeded", attempts=5
+        )
+
+        assert facts_of(failed) == ("events", "m-2", "octo/repo#8", "-", 2)
+        assert facts_of(dead) == ("events", "m-2", "-", "-", 5)
+        with handling(MESSAGE):  # of another handler
+            assert facts_of(dead) == ("events", "m-2", "-", "-", 5)
+
+    def test_a_record_of_an_event_without_a_message_tells_of_the_one_in_the_handler(self) -> None:
+        retry = RetryScheduled(queue="jobs", operation="send", attempt=1, delay=0.5, error="Throttled")
+
+        assert facts_of(retry) == ("jobs", "-", "-", "-", 0)
+        with handling(MESSAGE):  # whose handler sends
+            assert facts_of(retry) == ("events", "m-1", "octo/repo#7", "-", 3)
 
     def test_a_correlation_id_is_told(self) -> None:
         record = logging.makeLogRecord({"msg": "x"})
