@@ -64,7 +64,8 @@ class ClientSettings:
     """All that a `QueueClient` is configured with; docs/configuration.md says what each setting means.
 
     `queues` has what is special about the queues that the program names: the broker's name (a name, a path
-    or a URL), or `QueueOptions`. A queue that is not among them means itself, and has what the client has.
+    or a URL), or `QueueOptions`. A queue that is not among them is used under its own name, with what the
+    client has.
     Raises `ConfigurationError`, naming the setting, for what is of the wrong type or out of range.
     """
 
