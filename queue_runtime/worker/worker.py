@@ -148,10 +148,7 @@ class Worker:
             poll=poll,
             give_up_after=give_up_after,
         )
-        # written by signal handlers, which take no lock
-        self._signals = 0
-        self._signal = 0
-        """The number of the last one."""
+        self._signals: list[int] = []  # written by signal handlers, which take no lock
         self._changed = threading.Condition()
         # guarded by _changed
         self._work: Work | None = None
@@ -172,7 +169,7 @@ class Worker:
         connection that is gone would stay hidden for a lease. A second signal waits for nothing. Outside the
         main thread no signal is caught, and `stop` ends it.
         """
-        self._signals = 0
+        self._signals = []
         with _Signals(self._on_signal):
             not_started = self._start_when_it_answers()
             if not_started is not None:
@@ -190,7 +187,7 @@ class Worker:
         nothing for *wait* seconds. (Real SQS wants a *wait* of 1 or more: a shorter poll may miss messages.)
         Backoffs are waited for on the client's clock: with a `FakeClock` another thread must advance it.
         """
-        self._signals = 0
+        self._signals = []
         turn = self._options.turn
         self._start(poll=wait, turn=replace(turn, idle=min(wait, turn.idle)))
         return self._run_until(lambda work: work.in_hand.is_idle(), deadline)
@@ -337,8 +334,7 @@ class Worker:
         return None
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signals += 1
-        self._signal = number
+        self._signals.append(number)
 
     def _check(self, found: QueueDescription, runtime: Runtime) -> None:
         policy = self._options.policy
@@ -392,19 +388,19 @@ class Worker:
 
     def _hurries(self) -> Callable[[], bool]:
         """Whether one more signal has come; the first time that it has, the log is told."""
-        allowed = max(1, self._signals)
+        allowed = max(1, len(self._signals))
         told = False
 
         def hurry() -> bool:
             nonlocal told
-            if self._signals <= allowed:
+            if len(self._signals) <= allowed:
                 return False
             if not told:
                 told = True
                 log.warning(
                     "worker on %r: a second signal, %s: nothing is waited for any more",
                     self._queue,
-                    signal.Signals(self._signal).name,
+                    signal.Signals(self._signals[-1]).name,
                 )
             return True
 
@@ -413,7 +409,7 @@ class Worker:
     def _why(self, reason: Reason, lost: float | None) -> str | None:
         if reason == "provider lost" and lost is not None:
             return f"the broker answered nothing for {lost:.0f} s"
-        return signal.Signals(self._signal).name if reason == "asked" and self._signals else None
+        return signal.Signals(self._signals[0]).name if reason == "asked" and self._signals else None
 
     def _told(self, work: Work, report: StopReport, lost: float | None = None) -> StopReport:
         """Tell of the end of *work*, once, as soon as it has ended. Returns *report*."""

@@ -197,7 +197,7 @@ class TestTheLog:
 
         (told,) = of(events, WorkerStopped)
         assert isinstance(told, WorkerStopped)
-        assert (told.overdue, len(told.threads_left)) == (1, 1)
+        assert (told.text, told.overdue, len(told.threads_left)) == ("SIGTERM", 1, 1)
         assert [r.levelname for r in caplog.records if "WorkerStopped" in r.getMessage()] == ["WARNING"]
         assert (
             caplog.text.count("worker on 'plain': a second signal, SIGINT: nothing is waited for any more")
