@@ -64,7 +64,7 @@ class UnsupportedOperation(QueueError):
 
 
 class InvalidArgument(QueueError, ValueError):
-    """A number or a name given to a call is out of its range; the text names it. Nothing was done."""
+    """An argument of a call is of the wrong kind or out of its range; the text names it. Nothing was done."""
 
 
 class InvalidMessage(QueueError):
