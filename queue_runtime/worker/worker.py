@@ -12,10 +12,11 @@ from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from queue_runtime.client import QueueClient
-from queue_runtime.errors import CircuitOpen, ConfigurationError, QueueError
+from queue_runtime.errors import CircuitOpen, ConfigurationError, InvalidArgument, QueueError
 from queue_runtime.events import FetchFailed, WorkerWarned
 from queue_runtime.message import ReceivedMessage, check_queue
 from queue_runtime.provider import Capabilities, QueueDescription
+from queue_runtime.retry import check_number
 from queue_runtime.runtime import Runtime
 from queue_runtime.worker.context import Context
 from queue_runtime.worker.fetcher import Fetcher, rest_after
@@ -33,6 +34,7 @@ from queue_runtime.worker.report import (
     WorkerStatus,
     stopped,
 )
+from queue_runtime.worker.signals import Signals
 from queue_runtime.worker.work import LOOK, Work
 
 log = logging.getLogger("queue_runtime")
@@ -169,8 +171,9 @@ class Worker:
         connection that is gone would stay hidden for a lease. A second signal waits for nothing. Outside the
         main thread no signal is caught, and `stop` ends it.
         """
+        _check_deadline(deadline)
         self._signals = []
-        with _Signals(self._on_signal):
+        with Signals(self._on_signal):
             not_started = self._start_when_it_answers()
             if not_started is not None:
                 return not_started
@@ -187,6 +190,8 @@ class Worker:
         nothing for *wait* seconds. (Real SQS wants a *wait* of 1 or more: a shorter poll may miss messages.)
         Backoffs are waited for on the client's clock: with a `FakeClock` another thread must advance it.
         """
+        check_number("wait", wait, least=0, unit="seconds", raises=InvalidArgument)
+        _check_deadline(deadline)
         self._signals = []
         turn = self._options.turn
         self._start(poll=wait, turn=replace(turn, idle=min(wait, turn.idle)))
@@ -211,6 +216,7 @@ class Worker:
         is among those waited for: the report says how much is `in_hand`, and `run`, or another `stop`,
         returns the whole.
         """
+        _check_deadline(deadline)
         with self._changed:
             work = self._work
             self._called_off = self._called_off or self._starting
@@ -421,24 +427,13 @@ class Worker:
         return report
 
 
+def _check_deadline(deadline: float) -> None:
+    """Before anything is done: a stop that fails in the middle is none. One that has passed is fine."""
+    number = isinstance(deadline, int | float) and not isinstance(deadline, bool)
+    if not number or math.isnan(deadline):
+        raise InvalidArgument(f"deadline must be a number of seconds, it is {deadline!r}")
+
+
 def _takes_lease(capabilities: Capabilities) -> bool:
     """Sessions of the broker's own are held for as long as the queue says."""
     return capabilities.chosen_lease and capabilities.sessions != "native"
-
-
-class _Signals:
-    """SIGTERM and SIGINT go to *handler* inside the block, if it is entered on the main thread."""
-
-    def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
-        self._handler = handler
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._handler)
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._before.items():
-            if handler is not None:  # None: it was not set by Python, and cannot be by Python
-                signal.signal(number, handler)

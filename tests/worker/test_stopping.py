@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from queue_runtime import (
 )
 from queue_runtime.errors import (
     ConfigurationError,
+    InvalidArgument,
 )
 from queue_runtime.events import (
     Event,
@@ -155,6 +157,23 @@ class TestStopping:
             pytest.raises(ConfigurationError, match="running already"),
         ):
             worker.start()
+
+
+def test_a_deadline_that_is_no_number_is_refused_before_anything_is_stopped(
+    client: QueueClient, desk: Desk
+) -> None:
+    worker = Worker(client, "plain", desk)
+    worker.start()
+    wrong: Any = "5"
+
+    for act in (worker.stop, lambda deadline: worker.run(deadline=deadline)):
+        with pytest.raises(InvalidArgument, match="deadline must be a number of seconds, it is '5'"):
+            act(wrong)
+    with pytest.raises(InvalidArgument, match="wait must be a number of seconds"):
+        worker.run_until_idle(wait=wrong)
+
+    assert worker.status().state == "running"
+    assert worker.stop(-1.0).reason == "asked"
 
 
 class TestTheLog:
