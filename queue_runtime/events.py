@@ -282,7 +282,7 @@ def _level(event: Event) -> int:
     if isinstance(event, WorkerStopped):
         if event.reason == "provider lost":
             return logging.ERROR
-        if event.overdue or event.unknown or event.threads_left:
+        if event.overdue or event.unknown:
             return logging.WARNING
     return _LEVELS.get(type(event), logging.INFO)
 

@@ -162,7 +162,7 @@ class TestTheLog:
             ({"overdue": 0, "unknown": 0}, "INFO"),
             ({"overdue": 1, "unknown": 0}, "WARNING"),
             ({"overdue": 0, "unknown": 1}, "WARNING"),
-            ({"overdue": 0, "unknown": 0, "threads_left": ("queue_runtime-fetch-jobs",)}, "WARNING"),
+            ({"overdue": 0, "unknown": 0, "threads_left": ("queue_runtime-fetch-jobs",)}, "INFO"),
             ({"overdue": 0, "unknown": 0, "reason": "provider lost"}, "ERROR"),
         ],
     )

@@ -23,6 +23,7 @@ from queue_runtime.worker.report import (
     StopReport,
     WorkerHealth,
     WorkerStatus,
+    stopped,
 )
 
 log = logging.getLogger("queue_runtime")
@@ -115,9 +116,14 @@ class Work:
         return 0.0 if since is None else self._runtime.clock.monotonic() - since
 
     def stop(
-        self, deadline: float, *, hurry: Callable[[], bool] | None = None, reason: Reason = "asked"
+        self,
+        deadline: float,
+        *,
+        hurry: Callable[[], bool] | None = None,
+        reason: Reason = "asked",
+        why: str | None = None,
     ) -> StopReport:
-        """Stop in the order that `Worker.stop` tells.
+        """Stop in the order that `Worker.stop` tells; *why* says more than *reason* to who reads the log.
 
         With *hurry* the process is about to end: so a poll that cannot be woken is waited for too, until the
         deadline, or until *hurry* is true, which ends the wait for handlers as well.
@@ -128,9 +134,9 @@ class Work:
             first, self._stopping = not self._stopping, True
         inside = self.in_hand.is_mine  # a handler that waits for the end of its own would wait in vain
         if first and inside:
-            self._stop_behind(deadline, reason)
+            self._stop_behind(deadline, reason, why)
         elif first:
-            self._finish(deadline, hurry, reason)
+            self._finish(deadline, hurry, reason, why)
         elif not inside:
             self._join(deadline, hurry)
         return self._report or self._preliminary(reason)
@@ -185,14 +191,15 @@ class Work:
             retry_at=instant(self._runtime.clock, found.retry_at),
         )
 
-    def _stop_behind(self, deadline: float, reason: Reason) -> None:
+    def _stop_behind(self, deadline: float, reason: Reason, why: str | None) -> None:
         """On a thread of its own, which ends with the stop."""
         name = f"queue_runtime-stop-{self._context.queue}"
-        behind = threading.Thread(target=self._finish, args=(deadline, None, reason), name=name, daemon=True)
+        asked = (deadline, None, reason, why)
+        behind = threading.Thread(target=self._finish, args=asked, name=name, daemon=True)
         try:
             behind.start()
         except RuntimeError:  # no thread is to be had: nothing can be waited for
-            self._finish(0.0, None, reason)
+            self._finish(0.0, None, reason, why)
 
     def _close(self, deadline: float) -> None:
         """The client is closed: what this thread itself has in hand can be settled no more."""
@@ -215,8 +222,12 @@ class Work:
             run.stop()
         return self._runtime.stop_waiting(self._context.target)
 
-    def _finish(self, deadline: float, hurry: Callable[[], bool] | None, reason: Reason) -> None:
-        self._report = self._stop(deadline, hurry, reason)
+    def _finish(
+        self, deadline: float, hurry: Callable[[], bool] | None, reason: Reason, why: str | None
+    ) -> None:
+        report = self._stop(deadline, hurry, reason)
+        self._runtime.events(stopped(self._context.queue, report, why))
+        self._report = report
         self.in_hand.look_again()
 
     def _join(self, deadline: float, hurry: Callable[[], bool] | None) -> None:

@@ -154,8 +154,6 @@ class Worker:
         self._changed = threading.Condition()
         # guarded by _changed
         self._work: Work | None = None
-        self._untold: Runtime | None = None
-        """Hears of the end of `_work`; None once it has."""
         self._starting = False
         """`run` waits for its broker."""
         self._called_off = False
@@ -221,7 +219,7 @@ class Worker:
             work = self._work
             self._called_off = self._called_off or self._starting
             self._changed.notify_all()
-        return NOTHING_TO_STOP if work is None else self._told(work, work.stop(deadline))
+        return NOTHING_TO_STOP if work is None else work.stop(deadline)
 
     def status(self) -> WorkerStatus:
         """How it is doing, at this moment."""
@@ -289,7 +287,7 @@ class Worker:
             except RuntimeError:  # no thread is to be had
                 runtime.executor.claim(-threads)
                 raise
-            self._work, self._untold = work, runtime
+            self._work = work
 
     def _start_when_it_answers(self) -> StopReport | None:
         """Start, or wait for the broker to answer; a report if that was called off or has lasted too long."""
@@ -362,13 +360,13 @@ class Worker:
                 )
             )
         most = found.max_receives
-        if most is not None and most <= policy.max_attempts:
+        if most is not None and most <= policy.delivery_limit:
             runtime.events(
                 WorkerWarned(
                     queue=self._queue,
-                    text=f"the broker moves a message to the dead-letter queue after {most} deliveries, and "
-                    f"max_attempts is {policy.max_attempts}: it may be moved before its last attempt, "
-                    f"and without its record; let the broker allow more than {policy.max_attempts}",
+                    text=f"the broker moves a message to the dead-letter queue after {most} deliveries, also "
+                    "those that were no attempts, and without a record of the reason; the worker does so "
+                    f"after {policy.delivery_limit} (max_deliveries): let the broker allow more, 100 say",
                 )
             )
 
@@ -389,8 +387,7 @@ class Worker:
             if work.in_hand.wait(lambda: work.is_over() or enough(work), LOOK):
                 reason = "asked" if work.has_ended() else "idle"
                 break
-        report = work.stop(deadline, hurry=self._hurries(), reason=reason)
-        return self._told(work, report, lost)
+        return work.stop(deadline, hurry=self._hurries(), reason=reason, why=self._why(reason, lost))
 
     def _hurries(self) -> Callable[[], bool]:
         """Whether one more signal has come; the first time that it has, the log is told."""
@@ -412,19 +409,10 @@ class Worker:
 
         return hurry
 
-    def _why(self, reason: Reason, lost: float | None) -> str | None:
-        if reason == "provider lost" and lost is not None:
+    def _why(self, reason: Reason, lost: float) -> str | None:
+        if reason == "provider lost":
             return f"the broker answered nothing for {lost:.0f} s"
         return signal.Signals(self._signals[0]).name if reason == "asked" and self._signals else None
-
-    def _told(self, work: Work, report: StopReport, lost: float | None = None) -> StopReport:
-        """Tell of the end of *work*, once, as soon as it has ended. Returns *report*."""
-        if work.state == "stopped":
-            with self._changed:
-                runtime, self._untold = self._untold, None
-            if runtime is not None:
-                runtime.events(stopped(self._queue, report, self._why(report.reason, lost)))
-        return report
 
 
 def _check_deadline(deadline: float) -> None:

@@ -237,6 +237,15 @@ class TestTheLog:
         assert [event.reason for event in of(events, WorkerStopped)] == ["asked", "idle"]  # type: ignore[attr-defined]
 
 
+def test_a_worker_that_ends_with_its_client_is_told_of_too(
+    clock: FakeClock, events: list[Event], desk: Desk
+) -> None:
+    with connect(URL, clock=clock, listeners=[events.append]) as client:
+        Worker(client, "plain", desk).start()
+
+    assert [event.text for event in of(events, WorkerStopped)] == ["its client was closed"]  # type: ignore[attr-defined]
+
+
 def test_closing_a_client_takes_no_longer_than_it_was_given_and_waits_for_no_stuck_handler(
     clock: FakeClock, desk: Desk
 ) -> None:

@@ -163,7 +163,7 @@ def test_repr_tells_an_operator_the_state_at_a_glance(client: QueueClient, desk:
     assert repr(worker) == "<Worker 'plain' [stopped 0/8 | held 0 | leases 0]>"
 
 
-@pytest.mark.parametrize(("most", "warnings"), [(5, 1), (6, 0), (None, 0)])
+@pytest.mark.parametrize(("most", "warnings"), [(5, 1), (15, 1), (16, 0), (None, 0)])
 def test_a_broker_that_gives_up_before_the_worker_does_is_warned_of(
     desk: Desk, events: list[Event], most: int | None, warnings: int
 ) -> None:
@@ -174,7 +174,7 @@ def test_a_broker_that_gives_up_before_the_worker_does_is_warned_of(
 
     told = of(events, WorkerWarned)
     assert len(told) == warnings
-    assert all("max_attempts" in str(event) for event in told)
+    assert all("max_deliveries" in str(event) for event in told)
 
 
 @pytest.mark.parametrize(("queue", "warnings"), [("plain", 0), ("groups", 0), ("sessions", 1)])
