@@ -141,6 +141,11 @@ class SessionExecutor(Executor):
                     self._start_thread()
             self._changed.notify_all()
 
+    def runs_here(self) -> bool:
+        """The calling thread is one of its own: it must not wait for another, for there may be none."""
+        with self._changed:
+            return threading.current_thread() in self._threads
+
     def thread_names(self) -> list[str]:
         """Names of the threads that have not ended."""
         with self._changed:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from queue_runtime.breaker import BreakerPolicy, CircuitBreaker
 from queue_runtime.clock import Clock, instant
-from queue_runtime.errors import CircuitOpen, Outcome, ProviderError, QueueError
+from queue_runtime.errors import CircuitOpen, Outcome, ProviderError, QueueError, QueueNotFound
 from queue_runtime.events import CircuitClosed, CircuitOpened, Events, ProviderCalled
 from queue_runtime.message import Delivery, Message
 from queue_runtime.provider import (
@@ -169,35 +169,32 @@ class GuardedProvider(ProviderClient):
 
     def __init__(self, inner: ProviderClient, guard: Guard) -> None:
         self.name = inner.name  # type: ignore[misc]  # a ClassVar there; here it is the inner one's
-        self.longest_request = inner.longest_request
         self._inner = inner
         self._guard = guard
-        # Queues whose capabilities were asked for: the provider remembers them, and asks no broker again.
-        self._seen: set[str] = set()
+        # By queue, until it is gone. Each step with it is atomic.
+        self._known: dict[str, Capabilities] = {}
 
     def describe(self, queue: str) -> QueueDescription:
-        return self._guard.call("describe", queue, lambda: self._inner.describe(queue))
+        return self._call("describe", queue, lambda: self._inner.describe(queue))
 
-    def knows(self, queue: str) -> bool:
-        """`capabilities` asks no broker."""
-        return queue in self._seen
+    def known(self, queue: str) -> Capabilities | None:
+        """What `capabilities` answers without asking a broker."""
+        return self._known.get(queue)
 
     def capabilities(self, queue: str) -> Capabilities:
-        if queue not in self._seen:
-            found = self._guard.call("describe", queue, lambda: self._inner.capabilities(queue))
-            self._seen.add(queue)
-            return found
-        try:
-            return translated(lambda: self._inner.capabilities(queue))
-        except QueueError as exc:
-            self._guard.locate(exc, "describe", queue)
-            raise
+        """Remembered here, for a provider may forget and ask again, which takes time that a caller may not
+        have."""
+        known = self._known.get(queue)
+        if known is None:
+            known = self._call("describe", queue, lambda: self._inner.capabilities(queue))
+            self._known[queue] = known
+        return known
 
     def size(self, queue: str, message: Message) -> int:
         return self._inner.size(queue, message)
 
     def send(self, queue: str, messages: Sequence[Message]) -> Sequence[Outcome[None]]:
-        return self._guard.call("send", queue, lambda: self._inner.send(queue, messages), count=len(messages))
+        return self._call("send", queue, lambda: self._inner.send(queue, messages), count=len(messages))
 
     def receive(
         self,
@@ -208,7 +205,7 @@ class GuardedProvider(ProviderClient):
         lease: float | None = None,
         cancelled: Cancelled = never,
     ) -> Sequence[Delivery]:
-        return self._guard.call(
+        return self._call(
             "receive",
             queue,
             lambda: self._inner.receive(queue, max_messages, wait, lease=lease, cancelled=cancelled),
@@ -217,7 +214,7 @@ class GuardedProvider(ProviderClient):
     def accept_sessions(
         self, queue: str, most: int, wait: float, *, cancelled: Cancelled = never
     ) -> Sequence[ProviderSession]:
-        found = self._guard.call(
+        found = self._call(
             "accept_session",
             queue,
             lambda: self._inner.accept_sessions(queue, most, wait, cancelled=cancelled),
@@ -225,13 +222,13 @@ class GuardedProvider(ProviderClient):
         return [GuardedSession(session, self._guard, queue) for session in found]
 
     def accept_session(self, queue: str, session_id: str) -> ProviderSession:
-        session = self._guard.call(
+        session = self._call(
             "accept_session", queue, lambda: self._inner.accept_session(queue, session_id), count=1
         )
         return GuardedSession(session, self._guard, queue)
 
     def settle(self, queue: str, settlements: Sequence[Settlement]) -> Sequence[Outcome[None]]:
-        return self._guard.call(
+        return self._call(
             "settle",
             queue,
             lambda: self._inner.settle(queue, settlements),
@@ -242,7 +239,7 @@ class GuardedProvider(ProviderClient):
     def renew(
         self, queue: str, deliveries: Sequence[Delivery], *, lease: float | None = None
     ) -> Sequence[Outcome[float]]:
-        return self._guard.call(
+        return self._call(
             "renew",
             queue,
             lambda: self._inner.renew(queue, deliveries, lease=lease),
@@ -251,20 +248,18 @@ class GuardedProvider(ProviderClient):
         )
 
     def peek(self, queue: str, max_messages: int, *, after: int = 0) -> Sequence[Delivery]:
-        return self._guard.call("peek", queue, lambda: self._inner.peek(queue, max_messages, after=after))
+        return self._call("peek", queue, lambda: self._inner.peek(queue, max_messages, after=after))
 
     def schedule(self, queue: str, messages: Sequence[Message]) -> Sequence[Outcome[str]]:
-        return self._guard.call(
+        return self._call(
             "schedule", queue, lambda: self._inner.schedule(queue, messages), count=len(messages)
         )
 
     def cancel(self, queue: str, receipts: Sequence[str]) -> Sequence[Outcome[None]]:
-        return self._guard.call(
-            "cancel", queue, lambda: self._inner.cancel(queue, receipts), count=len(receipts)
-        )
+        return self._call("cancel", queue, lambda: self._inner.cancel(queue, receipts), count=len(receipts))
 
     def purge(self, queue: str) -> None:
-        self._guard.call("purge", queue, lambda: self._inner.purge(queue), count=0)
+        self._call("purge", queue, lambda: self._inner.purge(queue), count=0)
 
     def wake(self, queue: str) -> None:
         self._inner.wake(queue)
@@ -274,6 +269,21 @@ class GuardedProvider(ProviderClient):
 
     def close(self) -> None:
         self._inner.close()
+
+    def _call(
+        self,
+        operation: str,
+        queue: str,
+        act: Callable[[], R],
+        *,
+        count: int | None = None,
+        breaks: bool = True,
+    ) -> R:
+        try:
+            return self._guard.call(operation, queue, act, count=count, breaks=breaks)
+        except QueueNotFound:
+            self._known.pop(queue, None)  # one that is made anew may be of another kind
+            raise
 
 
 class GuardedSession(ProviderSession):

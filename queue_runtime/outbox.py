@@ -7,7 +7,6 @@ import random
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
-from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +15,7 @@ from typing import ClassVar
 from queue_runtime.batching import BatchPolicy, Lane, Load, Parcel, Told
 from queue_runtime.clock import Clock
 from queue_runtime.errors import Closed, NotAttempted, Outcome, OutcomeUnknown, QueueError
+from queue_runtime.executor import SessionExecutor
 from queue_runtime.message import Message
 from queue_runtime.provider import Capabilities
 from queue_runtime.retry import RetryPolicy
@@ -110,9 +110,8 @@ class Outbox:
         policy: BatchPolicy,
         clock: Clock,
         scheduler: Scheduler,
-        carriers: Executor,
+        carriers: SessionExecutor,
         retrying: Retrying,
-        longest_request: float,
     ) -> None:
         self._ordered = capabilities.sessions != "none"
         self._run = capabilities.max_batch if capabilities.atomic_batch else 1
@@ -121,7 +120,7 @@ class Outbox:
         self._clock = clock
         self._scheduler = scheduler
         self._retrying = retrying
-        self._longest = longest_request
+        self._carriers = carriers
         self._most = policy.max_pending
         self._lane: Lane[Entry, None] = Lane(
             lambda entries: request([entry.message for entry in entries]),
@@ -146,16 +145,15 @@ class Outbox:
         """Send *messages* and wait for what becomes of them, at most until the batch's deadline.
 
         What has left by then and is not answered is `OutcomeUnknown`; what has not left fails with the error
-        of its last try, or is `NotAttempted`.
+        of its last try, or is `NotAttempted`. The requests are made by carriers, for one may take longer than
+        the deadline allows, however it is limited. Only a carrier, in what it calls back, makes them itself:
+        if all waited for each other, none would be made.
         """
-        last = batch.deadline - self._longest
-        entries = self.post(
-            messages,
-            sizes,
-            batch,
-            # A request of its own thread could outlast its deadline later.
-            wanted=lambda: not batch.is_over() and self._clock.monotonic() <= last,
-        )
+
+        def wanted() -> bool:
+            return not batch.is_over() and self._clock.monotonic() < batch.deadline
+
+        entries = self.post(messages, sizes, batch, wanted=wanted if self._carriers.runs_here() else None)
         try:
             with batch.changed:
                 self._clock.wait_until(batch.changed, batch.is_over, batch.deadline)

@@ -199,8 +199,6 @@ class ProviderClient(ABC):
     """One broker. Queues are the broker's own names; *lease* and *wait* are seconds."""
 
     name: ClassVar[str]
-    longest_request: float = 5.0
-    """Seconds that a request takes at most before it is given up, waits for messages aside."""
 
     @abstractmethod
     def describe(self, queue: str) -> QueueDescription:

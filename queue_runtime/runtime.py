@@ -110,22 +110,23 @@ class Runtime:
                 "describe", target, lambda: self.provider.capabilities(target), since=since, timeout=timeout
             )
 
-        if self.provider.knows(target) or self.provider.longest_request <= timeout:
-            return ask()  # no thread before it must be
+        known = self.provider.known(target)
+        if known is not None:
+            return known
         began = self.clock.monotonic() if since is None else since
         return self._in_time(began + timeout, ask, f"what queue {self.name_of(target)!r} can do")
 
     def describe(self, target: str) -> QueueDescription:
         return self.retrying("describe", target, lambda: self.provider.describe(target))
 
-    def outbox(self, queue: str, *, since: float | None = None) -> Outbox:
-        """Through which all goes that is sent to *queue*."""
+    def outbox(self, queue: str, *, since: float | None = None, timeout: float = float("inf")) -> Outbox:
+        """Through which all goes that is sent to *queue*; within *timeout* seconds of *since*."""
         target = self.target(queue)
         with self._changed:
             found = self._outboxes.get(target)
         if found is not None:
             return found
-        capabilities = self.capabilities(target, since=since)
+        capabilities = self.capabilities(target, since=since, timeout=timeout)
         settings = self.settings_of(target)
         made = Outbox(
             partial(self.provider.send, target),
@@ -136,7 +137,6 @@ class Runtime:
             scheduler=self.scheduler,
             carriers=self.carriers,
             retrying=partial(self._tell_retry, "send", target),
-            longest_request=self.provider.longest_request,
         )
         with self._changed:
             if self._flushed:
@@ -277,6 +277,8 @@ class Runtime:
 
     def _in_time(self, deadline: float, ask: Callable[[], T], what: str) -> T:
         """*ask* on another thread, which goes on when the time is up. Raises `OperationTimeout` then."""
+        if deadline == float("inf") or self.carriers.runs_here():
+            return ask()
         try:
             answer = self.carriers.submit(ask)
         except RuntimeError:  # closed, or no thread is to be had

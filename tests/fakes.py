@@ -181,7 +181,6 @@ class ScriptedClient(ProviderClient):
 
     def __init__(self, inner: ProviderClient, script: Script, **capabilities: Any) -> None:
         self.name = inner.name  # type: ignore[misc]  # a ClassVar there; here it is the inner one's
-        self.longest_request = inner.longest_request
         self._inner = inner
         self._script = script
         self._capabilities = capabilities

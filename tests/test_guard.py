@@ -314,6 +314,19 @@ class TestErrors:
         assert (caught.value.queue, caught.value.operation) == ("another", "lookup")
 
 
+def test_what_a_queue_can_do_is_asked_once_and_again_when_it_was_gone(post: Post) -> None:
+    for _ in range(3):
+        post.provider.capabilities("mails")
+    assert len(post.script.calls("capabilities")) == 1
+    post.script.then("receive", fails(QueueNotFound))
+    with pytest.raises(QueueNotFound):
+        post.provider.receive("mails", 1, 0.0)
+
+    assert post.provider.known("mails") is None
+    assert post.provider.capabilities("mails") == post.provider.known("mails")
+    assert len(post.script.calls("capabilities")) == 2
+
+
 def test_what_asks_the_broker_nothing_is_not_counted(post: Post) -> None:
     post.provider.capabilities("mails")
     post.events.clear()  # the first time it asks the broker

@@ -105,7 +105,6 @@ class InMemoryClient(ProviderClient):
     """One client of a `MemoryBroker`."""
 
     name = "memory"
-    longest_request = 0.0
 
     def __init__(self, broker: MemoryBroker, *, max_message_size: int = MAX_MESSAGE_SIZE) -> None:
         self._broker = broker

@@ -37,6 +37,11 @@ from tests.client.hands import URL, accepted, one, send, taken
 from tests.fakes import REAL, Act, Gate, Script, fails, our_threads, scripted, stored
 
 
+def but_carriers(threads: list[str]) -> list[str]:
+    """Without those that a send needs."""
+    return [name for name in threads if not name.startswith("queue_runtime-carry-")]
+
+
 class TestConnecting:
     def test_needs_a_target_and_says_how_to_give_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("QUEUE_RUNTIME_URL", raising=False)
@@ -425,7 +430,7 @@ class TestClosed:
                 clock.advance(2.0)
                 closing.result(REAL)
 
-                assert our_threads() == ["queue_runtime-renew-1"]
+                assert but_carriers(our_threads()) == ["queue_runtime-renew-1"]
 
     def test_takes_no_longer_in_all_though_a_handler_and_a_renewal_hang(self, script: Script) -> None:
         entered, leave = threading.Event(), threading.Event()
@@ -473,11 +478,11 @@ class TestThreads:
         session.close()
         client.dead_letters("jobs").list()
 
-        assert our_threads() == []
+        assert but_carriers(our_threads()) == []
 
     def test_keeping_alive_needs_one_until_something_is_due(self, client: QueueClient) -> None:
         with client.keep_alive(one(client)):
-            assert our_threads() == ["queue_runtime-scheduler"]
+            assert but_carriers(our_threads()) == ["queue_runtime-scheduler"]
 
     def test_sixteen_share_one_client(self) -> None:
         handled: list[str] = []

@@ -11,6 +11,7 @@ from unittest.mock import patch
 import pytest
 
 from queue_runtime import Message, QueueClient
+from queue_runtime.clock import SystemClock
 from queue_runtime.errors import BatchFailed, Closed, ProviderError, Throttled
 from queue_runtime.retry import RetryPolicy
 from queue_runtime.testing import FakeClock
@@ -53,6 +54,22 @@ class TestWhatIsCalledBack:
 
         assert told.wait(REAL)
         assert seen == ["a2"]
+
+    def test_may_send_though_no_carrier_is_free(self, script: Script) -> None:
+        seen: list[str] = []
+        told = threading.Event()
+        with patch("queue_runtime.runtime.CARRIERS", 1), scripted(script) as client, Gate() as gate:
+
+            def call_back(future: Future[str]) -> None:
+                seen.append(client.send("groups", message("b1"), timeout=SOON))
+                told.set()
+
+            script.then("send", gate)
+            client.submit("jobs", message("a1")).add_done_callback(call_back)
+            gate.open()
+
+            assert told.wait(REAL)
+        assert seen == ["b1"]
 
     @pytest.mark.parametrize("exit", [SystemExit, KeyboardInterrupt, GeneratorExit])
     def test_keeps_nobody_from_being_told_though_it_exits(
@@ -163,15 +180,24 @@ class TestWithoutThreads:
 
 class TestAnInterruptedSend:
     def test_sends_nothing_more(self, client: QueueClient, script: Script) -> None:
-        def interrupted(act: Act) -> Any:
-            raise KeyboardInterrupt
+        client.send("groups", message("b0"))
+        with Gate() as gate:
+            script.then("send", gate)
 
-        script.then("send", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            client.send_batch("groups", [message(f"a{n}") for n in range(5)])
+            def interrupt(*args: object) -> None:
+                gate.wait_until_reached()
+                raise KeyboardInterrupt
 
-        assert len(client.runtime().outbox("groups")) == 0
-        assert stored(client, "groups") == []
+            with (
+                patch.object(SystemClock, "wait_until", side_effect=interrupt),
+                pytest.raises(KeyboardInterrupt),
+            ):
+                client.send_batch("groups", [message(f"a{n}") for n in range(5)])
+
+            assert len(client.runtime().outbox("groups")) == 1
+
+        client.send("groups", message("a5"))
+        assert stored(client, "groups") == ["b0", "a0", "a5"]
 
 
 class TestLargeBatches:
@@ -179,7 +205,6 @@ class TestLargeBatches:
     def test_of_one_session_are_given_up_at_once(self, script: Script, queue: str) -> None:
         batch = [message(f"a{number}") for number in range(20_000)]
         with scripted(script) as client, ThreadPoolExecutor(3) as aside, Gate() as gate:
-            client.runtime().provider.longest_request = 60.0  # carriers make them
             script.always("send", gate)
             sending = [aside.submit(client.send_batch, queue, batch, timeout=1.0) for _ in range(3)]
             for each in sending:

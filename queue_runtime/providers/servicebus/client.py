@@ -50,7 +50,6 @@ class AzureServiceBusClient(ProviderClient):
     name: ClassVar[str] = PROVIDER
 
     def __init__(self, options: ServiceBusOptions, clock: Clock) -> None:
-        self.longest_request = options.request_timeout
         self._connector = Connector(options, clock)
         self._administration = Administration(options.administration())
         self._lock = threading.Lock()

@@ -93,7 +93,6 @@ class AwsSqsClient(ProviderClient):
 
     def __init__(self, options: SqsOptions, clock: Clock, *, session: boto3.session.Session) -> None:
         self._clock = clock
-        self.longest_request = options.request_timeout + min(options.connect_timeout, options.request_timeout)
         self._sdk = SdkClients(options, session)
         self._queues = Queues(self._sdk)
         self._settler = Settler(self._sdk, self._queues, clock)
