@@ -9,7 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Generic, TypeVar
 
 from queue_runtime.clock import Clock
@@ -66,6 +67,8 @@ class Parcel(Generic[I]):
     items: Sequence[I]
     size: int = 0
     """Bytes; 0 where they do not count."""
+    left: bool = False
+    """It is in a request, or was. Guarded by its lane."""
 
 
 Told = Sequence[tuple[Parcel[I], Sequence[Outcome[R]]]]
@@ -83,6 +86,14 @@ class Load:
     size: int
 
 
+@dataclass(slots=True, eq=False)
+class _Request(Generic[I]):
+    """What has left together, and when."""
+
+    began: float = 0.0
+    parcels: list[Parcel[I]] = field(default_factory=list)
+
+
 class Lane(Generic[I, R]):
     """Requests of one kind to one queue, made of the parcels that wait for them.
 
@@ -91,8 +102,8 @@ class Lane(Generic[I, R]):
     most, and at load requests are full. A request that has been under way for `SLOW` seconds holds no partial
     one back. The lane retries nothing and sleeps never.
 
-    Requests are made by the threads that call, where they may, and by *carriers*. If such a thread dies, the
-    outcomes of what it carried are unknown, and told.
+    Requests are made by the threads that call, where they may, and by *carriers*. If such a thread dies, or a
+    signal handler raises on it, what it has taken is told: not sent, or unknown from its request on.
     """
 
     def __init__(
@@ -117,10 +128,7 @@ class Lane(Generic[I, R]):
         self._lock = threading.Lock()
         # guarded by _lock
         self._waiting: OrderedDict[Parcel[I], None] = OrderedDict()
-        self._items = 0
-        self._size = 0
-        self._under_way: list[float] = []
-        """When each request under way was begun."""
+        self._under_way: list[_Request[I]] = []
         self._looks_again = False
 
     def add(self, parcels: Iterable[Parcel[I]], *, wanted: Callable[[], bool] | None = None) -> None:
@@ -129,8 +137,6 @@ class Lane(Generic[I, R]):
         with self._lock:
             for parcel in parcels:
                 self._waiting[parcel] = None
-                self._items += len(parcel.items)
-                self._size += parcel.size
             may_leave = self._may_leave()
             if not may_leave:
                 self._look_again_later()
@@ -142,11 +148,9 @@ class Lane(Generic[I, R]):
     def withdraw(self, parcel: Parcel[I]) -> bool:
         """Take *parcel* back; False if it has left. It is not answered then."""
         with self._lock:
-            if parcel not in self._waiting:
+            if parcel.left:
                 return False
-            del self._waiting[parcel]
-            self._items -= len(parcel.items)
-            self._size -= parcel.size
+            self._waiting.pop(parcel, None)  # None: `add` was interrupted
             return True
 
     def call_back(self, act: Callable[[], object]) -> None:
@@ -171,17 +175,8 @@ class Lane(Generic[I, R]):
         before, here.carrying = getattr(here, "carrying", False), True
         lent, here.lent = getattr(here, "lent", False), wanted is not None
         try:
-            while wanted is None or wanted():
-                with self._lock:
-                    if not self._may_leave():
-                        break
-                    parcels, began = self._take()
-                    more = self._may_leave()
-                    if not more:
-                        self._look_again_later()  # what is left behind waits for this request
-                if more:
-                    self._have_run(self._carry)  # with none to be had, this thread goes on with it afterwards
-                self._make(parcels, began)
+            while (wanted is None or wanted()) and self._carry_one():
+                pass
         finally:
             here.carrying, here.lent = before, lent
             with self._lock:
@@ -205,12 +200,26 @@ class Lane(Generic[I, R]):
             return False
         return True
 
-    def _make(self, parcels: Sequence[Parcel[I]], began: float) -> None:
-        """One request, and its answers to whom they belong."""
-        items = [item for parcel in parcels for item in parcel.items]
-        error: QueueError = OutcomeUnknown("the thread that made the request was interrupted")
+    def _carry_one(self) -> bool:
+        """Make one request, and give its answers to whom they belong; False if none may leave.
+
+        The thread may be interrupted at any point: what is taken is answered.
+        """
+        request: _Request[I] = _Request()
+        error = not_sent("the thread that was to make the request was interrupted")
         answers: Sequence[Outcome[R]] | None = None
         try:
+            with self._lock:
+                if not self._may_leave():
+                    return False
+                self._take(request)
+                more = self._may_leave()
+                if not more:
+                    self._look_again_later()  # what is left behind waits for this request
+            if more:
+                self._have_run(self._carry)  # with none to be had, this thread goes on with it afterwards
+            items = [item for parcel in request.parcels for item in parcel.items]
+            error = OutcomeUnknown("the thread that made the request was interrupted")
             answers = self._request(items)
             if len(answers) != len(items):
                 error = ProviderError(f"{len(items)} entries were asked for, {len(answers)} answered")
@@ -219,8 +228,10 @@ class Lane(Generic[I, R]):
             error = exc
         finally:
             with self._lock:
-                self._under_way.remove(began)
-            self._answered(_sorted_out(parcels, answers, error), began)
+                self._end(request)
+            if request.parcels:
+                self._answered(_sorted_out(request.parcels, answers, error), request.began)
+        return True
 
     def _look_again(self) -> None:
         """On the scheduler: what is under way has become slow."""
@@ -237,28 +248,39 @@ class Lane(Generic[I, R]):
     def _may_leave(self) -> bool:
         if not self._waiting or len(self._under_way) >= self._policy.max_in_flight:
             return False
-        if self._items >= self._load.items or self._size > self._load.size:
-            return True
         slow = self._clock.monotonic() - SLOW
-        return sum(began > slow for began in self._under_way) < self._policy.partial_in_flight
+        recent = sum(request.began > slow for request in self._under_way)
+        return recent < self._policy.partial_in_flight or self._is_full()
 
-    def _take(self) -> tuple[list[Parcel[I]], float]:
-        """The next request, which may leave, and when it does."""
-        taken: list[Parcel[I]] = []
+    def _is_full(self) -> bool:
+        """What waits is enough for a request that takes no more."""
         items = size = 0
-        while self._waiting:
-            parcel = next(iter(self._waiting))
+        for parcel in self._waiting:
             items += len(parcel.items)
             size += parcel.size
-            if taken and (items > self._load.items or size > self._load.size):
+            if items >= self._load.items or size > self._load.size:
+                return True
+        return False
+
+    def _take(self, request: _Request[I]) -> None:
+        """The next request, which may leave, into *request*."""
+        request.began = self._clock.monotonic()
+        self._under_way.append(request)
+        items = size = 0
+        for parcel in list(islice(self._waiting, self._load.items)):
+            items += len(parcel.items)
+            size += parcel.size
+            if request.parcels and (items > self._load.items or size > self._load.size):
                 break
+            request.parcels.append(parcel)
+            parcel.left = True
             del self._waiting[parcel]
-            taken.append(parcel)
-            self._items -= len(parcel.items)
-            self._size -= parcel.size
-        began = self._clock.monotonic()
-        self._under_way.append(began)
-        return taken, began
+
+    def _end(self, request: _Request[I]) -> None:
+        if request in self._under_way:
+            self._under_way.remove(request)
+        for parcel in request.parcels:  # the thread was interrupted between the two
+            self._waiting.pop(parcel, None)
 
     def _look_again_later(self) -> None:
         """When partial requests wait for one that may be slow, nobody else looks."""
@@ -266,7 +288,7 @@ class Lane(Generic[I, R]):
         if not self._waiting or not self._under_way or self._looks_again or full:
             return
         slow = self._clock.monotonic() - SLOW
-        at = min((began for began in self._under_way if began > slow), default=None)
+        at = min((request.began for request in self._under_way if request.began > slow), default=None)
         if at is None:
             return
         with suppress(Closed, RuntimeError):  # no thread is to be had: requests end all the same

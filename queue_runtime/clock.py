@@ -8,6 +8,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from queue_runtime.condition import Condition
+
 
 class Clock(Protocol):
     """Time as the library sees it. `queue_runtime.testing.FakeClock` is the other implementation."""
@@ -75,6 +77,6 @@ class SystemClock:
 
 def sleep(clock: Clock, seconds: float) -> None:
     """Block for *seconds* of *clock*'s time."""
-    nothing = threading.Condition()
+    nothing = Condition()
     with nothing:
         clock.wait_for(nothing, lambda: False, seconds)

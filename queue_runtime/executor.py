@@ -10,6 +10,7 @@ from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
 from queue_runtime.clock import Clock, SystemClock
+from queue_runtime.condition import Condition
 from queue_runtime.errors import Closed, ConfigurationError
 
 log = logging.getLogger("queue_runtime")
@@ -71,7 +72,7 @@ class SessionExecutor(Executor):
         self.max_workers = max_workers
         self._name = name
         self._clock = clock or SystemClock()
-        self._changed = threading.Condition()
+        self._changed = Condition()
         # guarded by _changed
         self._ready: deque[_Task] = deque()
         # a session is here while a task of it is ready or runs
@@ -162,10 +163,12 @@ class SessionExecutor(Executor):
                     return task.future
             if self._idle <= len(self._ready) and self._has_room():
                 self._start_thread()
-            self._ready.append(task)
+            # First, for a signal handler may raise in it: no task may be ready and nobody know of it, and no
+            # session wait for a task that is not there.
             self._changed.notify()
             if task.lane is not None:
                 self._lanes[task.lane] = deque()
+            self._ready.append(task)
         return task.future
 
     def _run(self) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections.abc import Hashable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from queue_runtime.clock import Clock
+from queue_runtime.condition import Condition
 from queue_runtime.errors import Closed, LeaseLost, Outcome, QueueError
 from queue_runtime.events import Events, LostLease
 from queue_runtime.executor import SessionExecutor
@@ -102,7 +102,7 @@ class LeaseRenewer:
         self._pool = pool
         self._events = events
         self._max_lease = max_lease
-        self._changed = threading.Condition()
+        self._changed = Condition()
         # guarded by _changed
         self._held: dict[Lease, Held] = {}
         self._lanes: dict[Hashable, set[Held]] = {}

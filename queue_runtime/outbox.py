@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ from typing import ClassVar
 
 from queue_runtime.batching import BatchPolicy, Lane, Load, Parcel, Told
 from queue_runtime.clock import Clock
+from queue_runtime.condition import Condition
 from queue_runtime.errors import Closed, NotAttempted, Outcome, OutcomeUnknown, QueueError
 from queue_runtime.executor import SessionExecutor
 from queue_runtime.message import Message
@@ -54,7 +54,7 @@ class Batch:
         self.deadline = deadline
         self.spent = spent
         """Seconds that the time limit of each message has lost to questions about the queue."""
-        self.changed = threading.Condition()
+        self.changed = Condition()
         # guarded by changed
         self._outcomes: dict[int, Outcome[str]] = {}
 
@@ -131,7 +131,7 @@ class Outbox:
             scheduler=scheduler,
             carriers=carriers,
         )
-        self._changed = threading.Condition()
+        self._changed = Condition()
         # guarded by _changed
         self._closed = False
         self._open: dict[Entry, None] = {}
@@ -181,17 +181,17 @@ class Outbox:
             Entry(message, size, batch, index, self._line_of(message))
             for index, (message, size) in enumerate(zip(messages, sizes, strict=True))
         ]
-        with self._changed:
-            if room_until is not None:
-                self._wait_for_room(room_until)
-            if self._closed:
-                raise Closed("the client is closed")
-            self._open.update(dict.fromkeys(entries))
-            self._submitted += len(entries) if batch.calls_back else 0
-            for entry in entries:
-                self._lines.setdefault(entry.line, _Line()).entries[entry] = None
-            parcels = self._launch(entry.line for entry in entries)
         try:
+            with self._changed:
+                if room_until is not None:
+                    self._wait_for_room(room_until)
+                if self._closed:
+                    raise Closed("the client is closed")
+                self._open.update(dict.fromkeys(entries))
+                self._submitted += len(entries) if batch.calls_back else 0
+                for entry in entries:
+                    self._lines.setdefault(entry.line, _Line()).entries[entry] = None
+                parcels = self._launch(entry.line for entry in entries)
             self._lane.add(parcels, wanted=wanted)
         except BaseException:  # the thread is interrupted: its caller hears of no entries
             self.give_up(entries)
@@ -304,8 +304,8 @@ class Outbox:
             if not run:
                 del self._lines[key]
                 continue
-            line.busy = True
             line.travels = Parcel(run, sum(entry.size for entry in run))
+            line.busy = True
             parcels.append(line.travels)
         return parcels
 
@@ -328,9 +328,12 @@ class Outbox:
         return run
 
     def _take_out(self, entry: Entry) -> None:
-        del self._lines[entry.line].entries[entry]
-        del self._open[entry]
-        self._submitted -= entry.batch.calls_back
+        """Harmless for one that is out already, or was interrupted on its way in."""
+        if entry.line in self._lines:
+            self._lines[entry.line].entries.pop(entry, None)
+        if entry in self._open:
+            del self._open[entry]
+            self._submitted -= entry.batch.calls_back
 
     def _sort(
         self, parcel: Parcel[Entry], outcomes: Sequence[Outcome[None]], now: float, jitter: float
@@ -380,9 +383,9 @@ class Outbox:
 
     def _desert(self, entry: Entry) -> QueueError:
         """Take *entry* out, unless it is under way; what its sender is told."""
-        line = self._lines[entry.line]
-        travels = line.travels
-        if travels is not None and entry in travels.items:
+        line = self._lines.get(entry.line)
+        travels = line.travels if line is not None else None
+        if line is not None and travels is not None and entry in travels.items:
             if not self._lane.withdraw(travels):
                 entry.deserted = True  # its line goes on when it is answered
                 return OutcomeUnknown(f"message {entry.message.id!r} left and was not answered in time")

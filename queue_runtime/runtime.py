@@ -13,6 +13,7 @@ from functools import partial
 from typing import TypeVar, cast
 
 from queue_runtime.clock import Clock
+from queue_runtime.condition import Condition
 from queue_runtime.config import ClientSettings, QueueSettings
 from queue_runtime.errors import Closed, OperationTimeout, Outcome, OutcomeUnknown, QueueError
 from queue_runtime.events import Events, RetryScheduled
@@ -78,7 +79,7 @@ class Runtime:
         self.leases = LeaseRenewer(clock, self.scheduler, self.pool, events, max_lease=settings.max_lease)
         self.executor = executor or SessionExecutor(settings.max_workers, clock=clock)
         self._owns_executor = executor is None
-        self._changed = threading.Condition()
+        self._changed = Condition()
         # guarded by _changed
         self._flushed = False
         """No outbox is made any more."""
@@ -283,7 +284,7 @@ class Runtime:
             answer = self.carriers.submit(ask)
         except RuntimeError:  # closed, or no thread is to be had
             return ask()
-        changed = threading.Condition()
+        changed = Condition()
 
         def tell(_: object) -> None:
             with changed:

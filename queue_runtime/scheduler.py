@@ -9,6 +9,7 @@ from collections.abc import Callable
 from itertools import count
 
 from queue_runtime.clock import Clock
+from queue_runtime.condition import Condition
 from queue_runtime.errors import Closed
 
 log = logging.getLogger("queue_runtime")
@@ -46,7 +47,7 @@ class Scheduler:
     def __init__(self, clock: Clock, *, name: str = "queue_runtime-scheduler") -> None:
         self._clock = clock
         self._name = name
-        self._changed = threading.Condition()
+        self._changed = Condition()
         # guarded by _changed
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = count()

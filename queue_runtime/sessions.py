@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from queue_runtime.clock import Clock
+from queue_runtime.condition import Condition
 from queue_runtime.errors import (
     ConnectionFailed,
     InvalidReceipt,
@@ -81,7 +82,7 @@ class GroupDispatcher:
         self.clock = clock
         self.excuse = excuse
         self._later = later
-        self._changed = threading.Condition()
+        self._changed = Condition()
         # guarded by _changed
         self._wanted = 0
         self._fetching = False

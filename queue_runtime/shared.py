@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from queue_runtime.batching import BatchPolicy, Lane, Load, Parcel, Told, not_sent
 from queue_runtime.clock import Clock
+from queue_runtime.condition import Condition
 from queue_runtime.errors import ConnectionFailed, OperationTimeout, Outcome, OutcomeUnknown
 from queue_runtime.guard import Guard, GuardedProvider
 from queue_runtime.message import Delivery
@@ -176,7 +177,7 @@ class _Call(Generic[I, R]):
         self.parcels = [
             _CallParcel(items=items[at : at + most], call=self) for at in range(0, len(items), most)
         ]
-        self.changed = threading.Condition()
+        self.changed = Condition()
         # guarded by changed
         self._answers: dict[_CallParcel[I, R], Sequence[Outcome[R]]] = {}
 

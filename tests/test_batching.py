@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -291,6 +292,18 @@ class TestAFailure:
         assert isinstance(error_of(house, "b"), OutcomeUnknown)
         assert error_of(house, "c") is None
 
+    def test_of_the_thread_before_its_request_leaves_nobody_without_an_answer(self, make: Make) -> None:
+        house = make(items=1)
+        interrupted = patch.object(house.carriers, "submit", side_effect=KeyboardInterrupt)
+        with interrupted, pytest.raises(KeyboardInterrupt):
+            house.add("a", "b", here=True)
+        house.add("c", here=True)
+
+        house.meet(lambda: len(house.told) == 3)
+        assert isinstance(error_of(house, "a"), ConnectionFailed)
+        assert "not sent" in str(error_of(house, "a"))
+        assert [error_of(house, each) for each in "bc"] == [None, None]
+
     def test_to_find_a_carrier_has_the_caller_carry(self, make: Make) -> None:
         house = make()
         house.carriers.shutdown()
@@ -314,6 +327,9 @@ class TestTakingBack:
 
         house.meet(lambda: len(house.told) == 2)
         assert house.requests == [["a"], ["c"]]
+
+    def test_is_possible_where_it_was_never_taken(self, make: Make) -> None:
+        assert make().lane.withdraw(Parcel(["a"]))
 
     def test_is_too_late_when_it_has_left(self, make: Make) -> None:
         house = make()

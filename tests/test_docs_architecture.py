@@ -21,7 +21,7 @@ def layers_of_the_page(page: str) -> list[str]:
 
 
 def owners_of_locks(source: str) -> set[str]:
-    """Names of the classes of a module that make a lock of `threading` for themselves."""
+    """Names of the classes of a module that make a lock for themselves."""
     classes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef))
     return {each.name for each in classes if any(_makes_a_lock(node) for node in _assigned(each))}
 
@@ -33,7 +33,9 @@ def _assigned(owner: ast.ClassDef) -> Iterator[ast.expr]:
 
 
 def _makes_a_lock(value: ast.expr) -> bool:
-    return isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in LOCKS
+    made = value.func if isinstance(value, ast.Call) else None
+    name = made.attr if isinstance(made, ast.Attribute) else made.id if isinstance(made, ast.Name) else None
+    return name in LOCKS
 
 
 def test_its_layers_are_those_that_are_checked() -> None:

@@ -345,7 +345,8 @@ class HeldElsewhere(ExitStack):
         def hold() -> None:
             with ExitStack() as stack:
                 for lock in locks:
-                    stack.enter_context(lock)
+                    lock.acquire()
+                    stack.callback(lock.release)
                 held.set()
                 assert over.wait(REAL)
 

@@ -62,7 +62,10 @@ def wait_for_company(runtime: object, count: int) -> None:
     lanes = runtime.provider._lanes  # type: ignore[attr-defined]
     until = threading.Event()
     for _ in range(5000):
-        if sum(lane._lane._items for lane in list(lanes.values())) >= count:
+        if (
+            sum(len(parcel.items) for lane in list(lanes.values()) for parcel in list(lane._lane._waiting))
+            >= count
+        ):
             return
         until.wait(0.001)
     raise AssertionError("nobody waits")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from itertools import count
 
 from queue_runtime.clock import Clock
+from queue_runtime.condition import Condition
 from queue_runtime.errors import ConfigurationError, QueueNotFound
 from queue_runtime.message import DeadLetterInfo, Message
 from queue_runtime.providers.memory_queues import GroupQueue, PlainQueue, Queue, SessionQueue, Stored
@@ -34,7 +34,7 @@ class MemoryBroker:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.changed = threading.Condition()
+        self.changed = Condition()
         # guarded by changed
         self.version = 0
         self._queues: dict[str, Queue] = {}

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from queue_runtime.breaker import BreakerPolicy
 from queue_runtime.clock import Clock
+from queue_runtime.condition import Condition
 from queue_runtime.worker.inside import Inside
 from queue_runtime.worker.line import Line, Place
 from queue_runtime.worker.processing import Change, Pause, ProcessingBreaker
@@ -93,7 +94,7 @@ class InHand:
         self._clock = clock
         self.prefetch = prefetch
         self.concurrency = concurrency
-        self._changed = threading.Condition()
+        self._changed = Condition()
         # guarded by _changed
         self._out = 0
         """Permits that are out with a fetch."""

@@ -12,6 +12,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from queue_runtime.client import QueueClient
+from queue_runtime.condition import Condition
 from queue_runtime.errors import CircuitOpen, ConfigurationError, InvalidArgument, QueueError
 from queue_runtime.events import FetchFailed, WorkerWarned
 from queue_runtime.message import ReceivedMessage, check_queue
@@ -151,7 +152,7 @@ class Worker:
             give_up_after=give_up_after,
         )
         self._signals: list[int] = []  # written by signal handlers, which take no lock
-        self._changed = threading.Condition()
+        self._changed = Condition()
         # guarded by _changed
         self._work: Work | None = None
         self._starting = False

@@ -12,7 +12,7 @@ import pytest
 
 from queue_runtime import Message, QueueClient
 from queue_runtime.clock import SystemClock
-from queue_runtime.errors import BatchFailed, Closed, ProviderError, Throttled
+from queue_runtime.errors import BatchFailed, Closed, NotAttempted, OutcomeUnknown, ProviderError, Throttled
 from queue_runtime.retry import RetryPolicy
 from queue_runtime.testing import FakeClock
 from tests.fakes import REAL, Act, Gate, Script, fails, scripted, stored
@@ -198,6 +198,38 @@ class TestAnInterruptedSend:
 
         client.send("groups", message("a5"))
         assert stored(client, "groups") == ["b0", "a0", "a5"]
+
+    @pytest.mark.parametrize(
+        "step", ["queue_runtime.outbox.Outbox._launch", "queue_runtime.batching.Lane.add"]
+    )
+    def test_wherever_it_is_interrupted_holds_nobody_up(self, client: QueueClient, step: str) -> None:
+        client.send("groups", message("b0"))
+
+        with patch(step, side_effect=[KeyboardInterrupt, []]), pytest.raises(KeyboardInterrupt):
+            client.send_batch("groups", [message("a1"), message("c1")])
+
+        assert len(client.runtime().outbox("groups")) == 0
+        assert client.submit("groups", message("a2")).result(SOON) == "a2"
+
+    def test_and_interrupted_again_keeps_close_from_answering_nobody(
+        self, client: QueueClient, script: Script
+    ) -> None:
+        client.send("groups", message("b0"))
+        with Gate() as gate:
+            script.then("send", gate)
+            with (
+                patch("queue_runtime.outbox._Line", side_effect=KeyboardInterrupt),
+                patch("queue_runtime.outbox.Outbox.give_up", side_effect=KeyboardInterrupt),
+                pytest.raises(KeyboardInterrupt),
+            ):
+                client.send("groups", message("c1"))
+            first, second = (client.submit("groups", message(name)) for name in ("a1", "a2"))
+            gate.wait_until_reached()
+
+            client.close(timeout=0.1)
+
+            assert isinstance(first.exception(SOON), OutcomeUnknown)
+            assert isinstance(second.exception(SOON), NotAttempted)
 
 
 class TestLargeBatches:

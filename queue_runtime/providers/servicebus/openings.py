@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+from queue_runtime.condition import Condition
 from queue_runtime.errors import Closed, QueueError
 from queue_runtime.provider import Cancelled
 from queue_runtime.providers.servicebus.connecting import Connector
@@ -42,7 +42,7 @@ class Openings:
         self._connector = connector
         self._clock = connector.clock
         self._most = connector.options.openings
-        self._changed = threading.Condition()
+        self._changed = Condition()
         # guarded by _changed
         self._ready: deque[NativeSession] = deque()
         self._handed_out: deque[float] = deque()  # when, in the last `AHEAD` seconds

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from queue_runtime.condition import Condition
 from queue_runtime.errors import Closed
 from queue_runtime.provider import Cancelled
 from queue_runtime.providers.servicebus.connecting import Connector
@@ -26,7 +26,7 @@ class LinkPool:
         self._clock = connector.clock
         self._load = load
         self._most = connector.options.receivers
-        self._changed = threading.Condition()
+        self._changed = Condition()
         # guarded by _changed
         self._idle: list[Link] = []
         self._busy: set[Link] = set()

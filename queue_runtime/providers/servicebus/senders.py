@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -10,6 +9,7 @@ from typing import TypeVar
 
 from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch, ServiceBusSender
 
+from queue_runtime.condition import Condition
 from queue_runtime.errors import (
     Closed,
     ConnectionFailed,
@@ -38,7 +38,7 @@ class Senders:
         self._timeout = connector.options.request_timeout
         # For the service's answer; what the SDK takes longer than it is told comes on top.
         self._answer = max(self._timeout / 2, self._timeout - 2 * handlers.SEND_SOCKET_TIMEOUT)
-        self._changed = threading.Condition()
+        self._changed = Condition()
         # guarded by _changed
         self._idle: list[ServiceBusSender] = []
         self._made = 0

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from queue_runtime.clock import Clock
+from queue_runtime.condition import Condition
 
 log = logging.getLogger("queue_runtime.servicebus")
 
@@ -27,7 +28,7 @@ class Tasks:
         self._name = name
         self._most = most
         self._clock = clock
-        self._changed = threading.Condition()
+        self._changed = Condition()
         # guarded by _changed
         self._waiting: deque[Callable[[], object]] = deque()
         self._idle = 0
@@ -53,7 +54,7 @@ class Tasks:
 
     def together(self, tasks: Sequence[Callable[[], object]]) -> None:
         """Run *tasks* beside each other, one of them in the caller's thread; returns when all have ended."""
-        done = threading.Condition()
+        done = Condition()
         left = len(tasks)
 
         def run(task: Callable[[], object]) -> None:

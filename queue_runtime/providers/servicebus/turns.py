@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from queue_runtime.clock import Clock
+from queue_runtime.condition import Condition
 
 PATIENCE = 0.2
 """Seconds for which the patient let the urgent go before them; then they stand in line with those."""
@@ -18,7 +18,7 @@ class Turns:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._changed = threading.Condition()
+        self._changed = Condition()
         # guarded by _changed
         self._taken = False
         self._urgent: deque[object] = deque()
