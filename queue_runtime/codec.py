@@ -18,12 +18,14 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
+from queue_runtime.errors import InvalidName
 from queue_runtime.message import (
     MAX_REPLAYS,
     MAX_TIME_TO_LIVE,
     RESERVED_ATTRIBUTE,
     DeadLetterInfo,
     Message,
+    check_id,
 )
 
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
@@ -227,7 +229,8 @@ def written_info(info: DeadLetterInfo) -> dict[str, Any]:
 def read_info(value: Any) -> DeadLetterInfo | None:
     """What `written_info` wrote; None if it is nothing of the kind.
 
-    A forged or foreign record loses the fields that have the wrong type; it harms only itself.
+    A forged or foreign record loses the fields that have the wrong type, and a session id that no message
+    may have; it harms only itself.
     """
     if not isinstance(value, dict) or not isinstance(value.get("reason"), str):
         return None
@@ -238,7 +241,16 @@ def read_info(value: Any) -> DeadLetterInfo | None:
         if type(value.get(item.name)) is (int if item.name in numbers else str)
     }
     known["first_seen_at"] = _instant(known.get("first_seen_at"))
+    if not _is_id(known.get("session_id")):
+        known.pop("session_id", None)  # a replay would give it to a message
     return DeadLetterInfo(**known)
+
+
+def _is_id(value: str | None) -> bool:
+    try:
+        return value is not None and check_id(value, "session_id") == value
+    except InvalidName:
+        return False
 
 
 def _instant(text: str | None) -> datetime | None:

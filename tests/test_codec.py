@@ -208,6 +208,15 @@ def test_a_dead_letter_record_loses_only_the_fields_of_the_wrong_type() -> None:
     assert decoded.dead_letter == DeadLetterInfo(reason="Timeout", queue="jobs")
 
 
+@pytest.mark.parametrize("session_id", ["", "a\n", "s" * 2000])
+def test_a_dead_letter_record_loses_a_session_that_no_message_may_have(session_id: str) -> None:
+    record = {"reason": "Timeout", "session_id": session_id, "queue": "jobs"}
+
+    decoded = decode_text("x", {RESERVED_ATTRIBUTE: json.dumps({"dl": record})}, fallback_id="b")
+
+    assert decoded.dead_letter == DeadLetterInfo(reason="Timeout", queue="jobs")
+
+
 @given(ids, st.integers(20, 128))
 @fast
 def test_a_short_id_is_legal_and_the_same_every_time(value: str, limit: int) -> None:

@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import Any
 
 from queue_runtime.codec import read_info, written_info
+from queue_runtime.deadletter.copies import replay_id
 from queue_runtime.errors import DecodeError, QueueError
-from queue_runtime.message import Delivery, Message
+from queue_runtime.message import Delivery, Message, check_id
 
 _TEXTS = ("session_id", "content_type", "correlation_id", "deduplication_id")
 
@@ -54,6 +55,8 @@ def read(text: str) -> Delivery:
         raise DecodeError(f"it is not a JSON object but a {type(line).__name__}")
     broker_id = _field(line, "broker_id", str)
     try:
+        if broker_id is not None:
+            check_id(replay_id(broker_id), "broker_id, with what a replay puts before it,")
         message = _message(line)
     except DecodeError:
         raise

@@ -132,14 +132,16 @@ class Replay:
         return None
 
     def _send_back(self, chunk: Sequence[Delivery], held: Holding, carrier: Carrier) -> QueueError | None:
-        mine = []
+        mine, copies = [], []
         for delivery in chunk:
-            if held.lost(delivery):
-                carrier.block(session_of(delivery))
-                self._note(delivery, _lost(delivery), copied=False)
-            else:
+            try:
+                if held.lost(delivery):
+                    raise _lost(delivery)
+                copies.append(copy_of(delivery.message, delivery.dead_letter, replay_id(delivery.broker_id)))
                 mine.append(delivery)
-        copies = [copy_of(d.message, d.dead_letter, replay_id(d.broker_id)) for d in mine]
+            except QueueError as exc:  # of this one alone, as where it has what no message may have
+                carrier.block(session_of(delivery))
+                self._note(delivery, exc, copied=False)
         try:
             outcomes = carrier.send(copies)
         except QueueError as exc:  # before any of them was sent

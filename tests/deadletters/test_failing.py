@@ -11,6 +11,7 @@ from queue_runtime import QueueClient
 from queue_runtime.errors import (
     AuthorizationFailed,
     BatchFailed,
+    InvalidName,
     InvalidReceipt,
     LeaseLost,
     MessageTooLarge,
@@ -19,7 +20,7 @@ from queue_runtime.errors import (
     Throttled,
 )
 from queue_runtime.testing import FakeClock
-from tests.deadletters.house import NOT_LOOKED_INTO, buried, bury, free, gives_back
+from tests.deadletters.house import DEAD, NOT_LOOKED_INTO, buried, bury, free, gives_back
 from tests.fakes import Act, Script, fails, fails_for, loses, passes, stored
 
 not_looked_into = pytest.mark.parametrize("client", [NOT_LOOKED_INTO], indirect=True, ids=["cannot"])
@@ -52,6 +53,23 @@ class TestSending:
             report = client.dead_letters("jobs").replay()
 
         assert (report.replayed, report.ended, report.error) == (("b1", "c1", "d1"), "all", None)
+
+    @pytest.mark.parametrize("queue", ["jobs", "groups"])
+    def test_is_not_possible_of_one_and_keeps_none_of_the_others(
+        self, client: QueueClient, queue: str
+    ) -> None:
+        bury(client, queue, "a1", "a2", "b1")
+        bad = client.runtime().provider.peek(queue + DEAD, 1)[0]
+
+        def replay_id(broker_id: str) -> str:
+            return "\n" if broker_id == bad.broker_id else f"re-{broker_id}"
+
+        with patch("queue_runtime.deadletter.replaying.replay_id", replay_id):
+            report = client.dead_letters(queue).replay()
+
+        assert report.replayed == (("a2", "b1") if queue == "jobs" else ("b1",))
+        first = report.failed[0]
+        assert (first.id, type(first.error), first.copied) == ("a1", InvalidName, False)
 
     @pytest.mark.parametrize(("error", "tries"), [(AuthorizationFailed, 1), (Throttled, 3)])
     def test_that_would_fail_for_all_ends_the_replay(

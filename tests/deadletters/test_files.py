@@ -251,6 +251,16 @@ class TestImporting:
         with pytest.raises(BatchFailed, match=r"import to 'jobs', 3 sent: 2 of 2 messages failed"):
             report.raise_failed()
 
+    def test_passes_over_a_line_of_which_no_copy_can_be_made(self, client: QueueClient) -> None:
+        forged = lines("b1", broker_id="b\n")
+        no_session = lines("c1", session_id=None, dead_letter={"reason": "r", "session_id": ""})
+
+        report = client.dead_letters("jobs").import_([*lines("a1"), *forged, *no_session, *lines("d1")])
+
+        assert sorted(stored(client, "jobs")) == ["a1", "c1", "d1"]
+        assert [each.line for each in report.malformed] == [2]
+        assert (report.sent, report.next_line, report.ended) == (3, 5, "all")
+
     def test_gives_up_on_what_is_no_export(self, client: QueueClient) -> None:
         report = client.dead_letters("jobs").import_([*lines("a1"), *["x\n"] * 5000])
 

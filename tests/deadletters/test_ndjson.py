@@ -166,6 +166,8 @@ def test_a_line_written_by_hand_needs_an_id_and_a_body() -> None:
         ('{"id": "a", "body": "x", "session_id": "a\\u0000"}', "control character"),
         ('{"id": "a", "body": "x", "enqueued_at": "today"}', "enqueued_at is no instant"),
         ('{"id": "a", "body": "x", "dead_letter": {"attempts": 3}}', "not an object with a reason"),
+        ('{"id": "a", "body": "x", "broker_id": "a\\u0000"}', "broker_id, .* has a control character"),
+        (f'{{"id": "a", "body": "x", "broker_id": "{"z" * 1022}"}}', "broker_id, .* must have 1 to 1024"),
     ],
 )
 def test_a_line_that_cannot_be_read_says_what_is_wrong(line: str, why: str) -> None:
