@@ -173,9 +173,10 @@ class Runtime:
         )
         return ReceivedMessage(delivery, queue=queue, lease=lease, owner=self)
 
-    def keep_alive(self, message: ReceivedMessage) -> bool:
-        """Renew the lease of *message* whenever it is due; False if that is done already."""
-        lane = QueueLane(self.provider, self.target(message.queue))
+    def keep_alive(self, message: ReceivedMessage, *, target: str | None = None) -> bool:
+        """Renew the lease of *message* whenever it is due; False if that is done already. *target* is where
+        it is from, if the program may call another queue by the name that the message has."""
+        lane = QueueLane(self.provider, target or self.target(message.queue))
         return self.leases.watch(
             Held(lease=message.lease, lane=lane, queue=message.queue, delivery=message.delivery)
         )

@@ -162,7 +162,7 @@ class Holding:
             self._runtime.leases.forget(before.lease)
         message = self._runtime.received(self._runtime.name_of(self._dead), delivery)
         self._held[delivery.broker_id] = message
-        self._runtime.keep_alive(message)
+        self._runtime.keep_alive(message, target=self._dead)
         if before is None:
             self._bytes += len(delivery.message.body)
         return before is None

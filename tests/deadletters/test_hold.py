@@ -58,6 +58,32 @@ class TestTheHold:
         assert [event for event in events if isinstance(event, LostLease)] == []
 
 
+def test_it_is_kept_at_the_dead_letters_whatever_the_program_calls_so() -> None:
+    script, clock = Script(), FakeClock()
+    renewed: list[str] = []
+
+    def renew(act: Act) -> Any:
+        renewed.append(act.queue)
+        return act.run()
+
+    script.always("renew", renew)
+    url = f"memory://?queues=jobs,other&queue.jobs{DEAD}=other"
+    with scripted(script, url, clock=clock) as client:
+        bury(client, "jobs", "a1")
+
+        def slowly(view: MessageView) -> bool:
+            clock.block_until(1)
+            clock.advance(15.0)
+            clock.block_until(1)
+            client.runtime().pool.submit_in("jobs" + DEAD, lambda: None).result(REAL)
+            client.runtime().pool.submit_in("other", lambda: None).result(REAL)
+            return True
+
+        client.dead_letters("jobs").replay(where=slowly)
+
+    assert set(renewed) == {"jobs" + DEAD}
+
+
 def test_the_queue_of_dead_letters_is_called_by_the_programs_own_name() -> None:
     clock, script, events = FakeClock(), Script(), list[Event]()
     url = f"memory://?queues=jobs&queue.jobs-dead=jobs{DEAD}"

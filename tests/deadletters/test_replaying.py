@@ -19,7 +19,7 @@ from queue_runtime.errors import Closed
 from queue_runtime.testing import FakeClock
 from queue_runtime.testing.conformance.harness import FakeTime
 from tests.deadletters.house import DEAD, LOOKED_INTO, NOT_LOOKED_INTO, URL, buried, bury, free
-from tests.fakes import REAL, Act, Script, scripted, stored
+from tests.fakes import REAL, Act, Gate, Script, scripted, stored
 
 
 class TestReplaying:
@@ -263,11 +263,14 @@ class TestTheRate:
 
         assert sent == pytest.approx([0.0, 10.0, 11.0])
 
-    def test_ends_when_the_client_closes(self, client: QueueClient, clock: FakeClock) -> None:
+    def test_ends_when_the_client_closes(self, client: QueueClient, clock: FakeClock, script: Script) -> None:
         bury(client, "jobs", "a1", "b1", "c1")
 
-        with ThreadPoolExecutor(1) as aside:
+        with ThreadPoolExecutor(1) as aside, Gate() as gate:
+            script.then("settle", gate)
             replay = aside.submit(client.dead_letters("jobs").replay, rate=0.01)
+            gate.wait_until_reached()
+            gate.open()
             clock.block_until(2)  # it waits for its turn, the scheduler for its leases
             client.close()
             report = replay.result(REAL)
@@ -363,9 +366,9 @@ class TestABigQueue:
         lengths: list[float] = []
         keep_alive = client.runtime().keep_alive
 
-        def kept(message: ReceivedMessage) -> bool:
+        def kept(message: ReceivedMessage, **where: str) -> bool:
             lengths.append(message.lease.length)
-            return keep_alive(message)
+            return keep_alive(message, **where)
 
         with (
             patch("queue_runtime.deadletter.holding.ROUND", 20),
