@@ -310,6 +310,7 @@ class QueueClient:
         worker has given up are not waited for. What a receive that cannot be woken still brings (an SQS long
         poll) is released.
         """
+        self._notice_fork()
         with self._lock:
             self._closed = True
             runtime = self._runtime
@@ -326,6 +327,7 @@ class QueueClient:
 
     def __repr__(self) -> str:
         provider = self._settings.provider
+        self._notice_fork()
         with self._lock:
             state = "closed" if self._closed else "open"
         return f"<QueueClient {provider.provider}://{provider.location} [{state}]>"
@@ -334,10 +336,7 @@ class QueueClient:
 
     def runtime(self) -> Runtime:
         """What this process works with, made on first use. Raises `Closed` if it never came to one."""
-        if os.getpid() != self._pid:
-            with _noticing:
-                if os.getpid() != self._pid:  # a fork that Python did not hear of, such as uWSGI's
-                    self._forked()
+        self._notice_fork()
         with self._lock:
             if self._runtime is None:
                 if self._closed:  # before the fork, or after it and before the first use
@@ -358,6 +357,13 @@ class QueueClient:
         runtime = self.runtime()
         runtime.check_open()
         return runtime
+
+    def _notice_fork(self) -> None:
+        """One that Python did not hear of, such as uWSGI's: before any lock of the client is taken."""
+        if os.getpid() != self._pid:
+            with _noticing:
+                if os.getpid() != self._pid:
+                    self._forked()
 
     def _forked(self) -> None:
         """In a forked child: what the parent made is kept, so that nothing of it is closed, and not used."""

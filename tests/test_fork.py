@@ -5,6 +5,7 @@ As under ``gunicorn --preload`` and uWSGI, where the program is loaded before th
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import select
@@ -31,10 +32,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threade
 URL = "memory://?queues=events:sessions,jobs"
 
 
-def in_child(work: Callable[[], Any]) -> Any:
+def in_child(work: Callable[[], Any], *, fork: Callable[[], int] = os.fork) -> Any:
     """What *work* returns in a forked child, as JSON has it. Fails if it raises, or hangs."""
     answers, answer = os.pipe()
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         _answer_and_exit(work, answer)
     os.close(answer)
@@ -317,6 +318,21 @@ class TestClosing:
             return error_of(lambda: there_and_back(client))
 
         assert in_child(child) == "Closed: the client is closed"
+
+    def test_in_a_child_of_which_python_has_not_heard_waits_for_no_thread_of_the_parents(
+        self, client: QueueClient
+    ) -> None:
+        client.send("jobs", Message(body=b"x"))
+
+        def child() -> list[str]:
+            shown = [repr(client)]
+            client.close(timeout=1.0)
+            return [*shown, repr(client)]
+
+        with client.keep_alive(*client.receive("jobs")), HeldElsewhere([client._lock]):
+            told = in_child(child, fork=ctypes.PyDLL(None).fork)
+
+        assert told == ["<QueueClient memory:// [open]>", "<QueueClient memory:// [closed]>"]
 
     def test_in_the_child_closes_nothing_of_the_parents(self, client: QueueClient) -> None:
         def child() -> str:
