@@ -150,7 +150,9 @@ class QueueClient:
         """Send one message that has a delay; what is returned is for `cancel`.
 
         Raises as `send` does; `InvalidArgument` if it has no delay, and `UnsupportedOperation` if the queue
-        cannot take a message back (`Capabilities.cancel`). After `OutcomeUnknown` it may come all the same.
+        cannot take a message back (`Capabilities.cancel`). After `OutcomeUnknown` it may come all the same:
+        where the queue does not drop what was sent twice (`Capabilities.deduplication`) a try whose answer
+        was lost is not made again, for `cancel` would take back one of two.
         """
         return scheduled.schedule(self.runtime_for(queue), queue, message, self._strategy_of(queue))
 

@@ -235,6 +235,7 @@ class Runtime:
         *,
         since: float | None = None,
         timeout: float = float("inf"),
+        repeatable: bool = True,
     ) -> list[Outcome[T]]:
         """Ask *act* for the outcomes of entries, given by index, until each has gone well or failed for good.
 
@@ -243,7 +244,8 @@ class Runtime:
         outcome stays unknown if no later try goes well: that those failed says nothing of the one before.
         *since* is when the caller began, for a call that asks several things: they share the time limit. That
         of one entry among many begins with its first failure: a batch may take long without any. No try
-        begins later than *timeout* seconds after *since*.
+        begins later than *timeout* seconds after *since*. If it is not *repeatable*, what may have been done
+        is not asked for again.
         """
         policy = self.settings_of(target).retry
         started = self.clock.monotonic() if since is None else since
@@ -259,7 +261,13 @@ class Runtime:
                 answers = [Outcome(error=exc)] * len(pending)
             done.update(zip(pending, answers, strict=True))
             unknown.update((i, done[i]) for i in pending if isinstance(done[i].error, OutcomeUnknown))
-            failed = [(i, error) for i in pending if (error := done[i].error) is not None and error.retryable]
+            failed = [
+                (i, error)
+                for i in pending
+                if (error := done[i].error) is not None
+                and error.retryable
+                and (repeatable or not isinstance(error, OutcomeUnknown))
+            ]
             if not failed:
                 break
             now = self.clock.monotonic()

@@ -35,11 +35,17 @@ def schedule(runtime: Runtime, queue: str, message: Message, strategy: SessionSt
             queue=queue,
             operation="schedule",
         )
-    _check(runtime.capabilities(target, since=began), queue, "schedule")
+    capabilities = runtime.capabilities(target, since=began)
+    _check(capabilities, queue, "schedule")
     ready = checked(runtime, queue, [message], strategy, operation="schedule", since=began)
     due_at = runtime.clock.now() + timedelta(seconds=message.delay)
     outcome = runtime.outcomes(
-        "schedule", target, 1, lambda _: runtime.provider.schedule(target, ready), since=began
+        "schedule",
+        target,
+        1,
+        lambda _: runtime.provider.schedule(target, ready),
+        since=began,
+        repeatable=capabilities.deduplication is True,
     )[0]
     if outcome.error is not None:
         raise outcome.error

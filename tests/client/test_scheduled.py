@@ -15,6 +15,7 @@ from queue_runtime.errors import (
     InvalidReceipt,
     MessageTooLarge,
     OutcomeUnknown,
+    QueueError,
     Throttled,
     UnsupportedOperation,
 )
@@ -103,6 +104,21 @@ def test_a_lost_answer_on_a_queue_that_knows_repetitions_leaves_it_cancellable(
     client.cancel(client.schedule("events", message()))
 
     assert stored(client, "events") == []
+
+
+@pytest.mark.parametrize("later", [None, Throttled])
+def test_a_lost_answer_on_any_other_queue_is_not_asked_for_again(
+    client: QueueClient, script: Script, later: type[QueueError] | None
+) -> None:
+    """There would be two, and `cancel` would take back one of them."""
+    if later is not None:
+        script.then("schedule", fails(later))
+    script.then("schedule", loses())
+
+    with pytest.raises(OutcomeUnknown):
+        client.schedule("jobs", message())
+
+    assert stored(client, "jobs") == ["m"]
 
 
 def test_a_cancel_whose_answer_was_lost_is_not_taken_for_too_late(
