@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -11,6 +12,9 @@ from queue_runtime.nearest import did_you_mean
 
 QUEUE_PREFIX = "queue."
 """Begins the names of a URL's parameters that map logical queue names."""
+
+_PROVIDER = re.compile("[a-z][a-z0-9_-]*")
+_NO_PLACE = re.compile("[@;=]")
 
 
 class Options(Mapping[str, str]):
@@ -68,6 +72,18 @@ class ProviderSettings:
                 raise ConfigurationError(
                     f"{name} must be text, it is of type {type(getattr(self, name)).__name__}"
                 )
+        # Without the values: a connection string may have been given in their place.
+        if not _PROVIDER.fullmatch(self.provider):
+            raise ConfigurationError(
+                "provider must be a name of lower-case letters, digits, '-' and '_', such as 'sqs'; what was "
+                "given is none"
+            )
+        if _NO_PLACE.search(self.location):
+            raise ConfigurationError(
+                f"{self.provider}: the location has '@', ';' or '=' in it; it is a region, a namespace "
+                "or a name, and credentials are left to the SDK's own chain or to options",
+                provider=self.provider,
+            )
         for name, value in self.options.items():
             if not isinstance(name, str) or not isinstance(value, str):
                 raise ConfigurationError(

@@ -72,11 +72,16 @@ def masked(name: str, value: str) -> str:
     """The value of the option *name*, with ``***`` in the place of what may be secret in it."""
     if _SECRET_NAME.search(name) or _SECRET_TEXT.search(value):
         return MASK
-    return _without_user(value)
+    return _bare(value)
+
+
+def _bare(text: str) -> str:
+    """*text*, without the name and the password that a URL may have, and without its query."""
+    place, asks, _ = text.partition("?")
+    return f"{_without_user(place)}?{MASK}" if asks else _without_user(place)
 
 
 def _without_user(text: str) -> str:
-    """*text*, without the name and the password that a URL may have."""
     if "@" not in text:
         return text
     try:
@@ -105,7 +110,7 @@ def _rows(settings: Any) -> Iterator[_Row]:
 
     provider: ProviderSettings = settings.provider
     yield row(("provider",), provider.provider, None, provider.provider)
-    yield row(("location",), provider.location, "", _without_user(provider.location))
+    yield row(("location",), provider.location, "", _bare(provider.location))
     for name, text in sorted(provider.options.items()):
         yield row(("options", name), text, None, masked(name, text))
     if provider.credential is not None:
@@ -117,7 +122,8 @@ def _rows(settings: Any) -> Iterator[_Row]:
                 yield row(path, item, default, _plain(item))
     for queue, options in sorted(settings.queues.items()):
         for path, item, default in _own(queue, options, settings):
-            yield row(path, item, default, _plain(item))
+            shown = _bare(item) if isinstance(item, str) and path[-1] == "target" else _plain(item)
+            yield row(path, item, default, shown)
 
 
 def _default(each: Any) -> object:

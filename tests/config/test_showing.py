@@ -111,6 +111,13 @@ class TestSecrets:
         for show in SHOWS:
             assert SECRET not in show(settings)
 
+    def test_in_the_query_of_a_target_are_masked(self) -> None:
+        target = f"https://h.example/jobs?sig={SECRET}"
+        settings = load_settings({"url": "memory://", "queues": {"jobs": target}}, environ={})
+
+        assert shown(settings)["queues.jobs.target"] == '"https://h.example/jobs?***"  (code)'
+        assert SECRET not in json.dumps(settings.as_dict())
+
     def test_are_in_no_log(self, caplog: pytest.LogCaptureFixture) -> None:
         settings = parse_url(f"sqs://x?token={SECRET}")
 

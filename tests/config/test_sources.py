@@ -179,6 +179,7 @@ class TestAFile:
             ("[worker]\nconcurrency = 4", "there is no setting 'worker'; what a worker does is told in code"),
             ("config = 'other.toml'", "there is no setting 'config'"),
             ("send_timeout = '5'", "send_timeout must be a number, it is '5'"),
+            (f"send_timeout = 1{'0' * 400}", "send_timeout must be a number, it is 1000"),
             ("max_workers = 1.5", "max_workers must be a whole number, it is 1.5"),
             ("max_workers = true", "max_workers must be a whole number, it is True"),
             ("lease = 'long'", "lease must be a number or 'none', it is 'long'"),

@@ -119,6 +119,29 @@ class TestAPolicyOfWhichAQueueHasAPart:
         )
 
 
+class TestWhatIsNoNameOfAProviderOrAPlace:
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ({"provider": f"Endpoint=sb://x/;SharedAccessKey={SECRET}"}, "provider must be a name of"),
+            ({"provider": SECRET.upper()}, "provider must be a name of"),
+            ({"provider": "sqs", "location": f"user:{SECRET}@host"}, "sqs: the location has '@'"),
+            ({"provider": "memory", "location": f"SharedAccessKey={SECRET}"}, "memory: the location has '@'"),
+        ],
+    )
+    def test_is_refused_and_not_repeated(self, given: dict[str, Any], said: str) -> None:
+        for act in (lambda: load_settings(given, environ={}), lambda: ProviderSettings(**given)):
+            message = refused(act)
+            assert said in message
+            assert SECRET not in message.lower()
+
+    @pytest.mark.parametrize(
+        "location", ["", "eu-west-1", "a.servicebus.windows.net", "tests", "localhost:80"]
+    )
+    def test_is_nothing_else(self, location: str) -> None:
+        assert ProviderSettings(provider="a_b-3", location=location).location == location
+
+
 class TestVariablesOfAnSdkInADotEnvFile:
     NAME = "AZURE_SERVICEBUS_CONNECTION_STRING"
     STRING = f"Endpoint=sb://a.example;SharedAccessKeyName=n;SharedAccessKey={SECRET}"
