@@ -343,12 +343,12 @@ class Outbox:
         line = self._lines[parcel.items[0].line]
         line.travels = None
         ended: Ended = []
-        kept: tuple[float, Entry] | None = None
+        kept: list[tuple[float, Entry]] = []
         failed: set[Batch] = set()
         for entry, outcome in zip(parcel.items, outcomes, strict=True):
             delay = self._delay(entry, outcome.error, now, jitter)
             if delay is not None:
-                kept = kept or (delay, entry)
+                kept.append((delay, entry))
                 continue
             error = outcome.error
             if error is not None:
@@ -357,7 +357,7 @@ class Outbox:
             ended.append((entry, error))
             self._take_out(entry)
         ended += self._stop_behind(line, failed)
-        return ended, kept if line.entries and kept and kept[1] in self._open else None
+        return ended, next((each for each in kept if each[1] in self._open), None)
 
     def _delay(self, entry: Entry, error: QueueError | None, now: float, jitter: float) -> float | None:
         """Seconds until *entry* is tried again; None if it is not."""

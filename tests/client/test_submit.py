@@ -172,6 +172,30 @@ class TestATryThatFails:
             assert [first.result(REAL), second.result(REAL)] == ["a1", "a2"]
             assert stored(client, "groups") == ["b1", "a1", "a2"]
 
+    def test_has_its_delay_though_another_of_its_request_failed_for_good(self, script: Script) -> None:
+        clock = FakeClock()
+        with (
+            scripted(script, clock=clock, retry=SLOWLY) as client,
+            ThreadPoolExecutor(1) as aside,
+            Gate() as gate,
+        ):
+            script.then(
+                "send", gate, fails_for({"a1": AuthorizationFailed, "a2": Throttled, "a3": Throttled})
+            )
+            first = client.submit("events", message("a0"))
+            gate.wait_until_reached()
+            batch = aside.submit(client.send_batch, "events", [message("a1"), message("a2")])
+            clock.block_until(1)
+            last = client.submit("events", message("a3"))
+
+            gate.open()
+
+            assert isinstance(batch.exception(REAL), BatchFailed)
+            clock.block_until(1)
+            assert script.calls("send") == [("a0",), ("a1", "a2", "a3")]
+            clock.advance(2.0)
+            assert (first.result(REAL), last.result(REAL)) == ("a0", "a3")
+
     def test_that_is_not_answered_stays_unknown(self, script: Script) -> None:
         with scripted(script) as client:
             script.then("send", loses(OutcomeUnknown), fails(Throttled), fails(Throttled))
