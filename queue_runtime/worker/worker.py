@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import signal
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import FrameType, TracebackType
