@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, TypeVar
 from unittest.mock import patch
 
@@ -343,11 +344,13 @@ def scripted(
     executor: SessionExecutor | None = None,
     max_lease: float = 12 * 3600.0,
     batching: BatchPolicy | None = None,
+    more: Mapping[str, Any] = MappingProxyType({}),
     **capabilities: Any,
 ) -> Iterator[QueueClient]:
     """A client of a broker in memory whose calls follow *script*; closed at the end of the block.
 
-    *capabilities* are those that the queues have instead of the memory broker's.
+    *capabilities* are those that the queues have instead of the memory broker's; *more* is what else the
+    client's settings say.
     """
 
     def make(settings: ProviderSettings, its_clock: Clock) -> ProviderClient:
@@ -359,6 +362,7 @@ def scripted(
         breaker=breaker,
         max_lease=max_lease,
         batching=batching or BatchPolicy(),
+        **more,
     )
     with patch.object(client_module, "find", lambda name: make):
         made = connect(settings, strategy=strategy, listeners=listeners, clock=clock, executor=executor)
