@@ -161,7 +161,14 @@ class WorkerModel(RuleBasedStateMachine):
     @rule(deadline=st.sampled_from([1.0, 5.0, 25.0]), in_time=st.booleans(), really=st.booleans())
     def it_is_stopped_and_started(self, deadline: float, in_time: bool, really: bool) -> None:
         if really:
-            self._stop(deadline, in_time=in_time)
+            self._stop(deadline, let_go=0.0 if in_time else None)
+            self._start()
+
+    @rule(beyond=st.sampled_from([1.5, 2.5]))
+    def a_stop_waits_for_handlers_beyond_their_leases(self, beyond: float) -> None:
+        if self._held():
+            self.script._next.clear()  # the broker renews them
+            self._stop(3 * LEASE, let_go=beyond * LEASE)
             self._start()
 
     @invariant()
@@ -199,7 +206,7 @@ class WorkerModel(RuleBasedStateMachine):
             assert self.stored() == {}
             self.nothing_went_wrong()
             self.nothing_is_lost()
-            self._stop(5.0, in_time=True)
+            self._stop(5.0, let_go=0.0)
             runtime = self.client.runtime()
             assert len(runtime.leases) == 0
             assert not runtime.leases._aside
@@ -232,18 +239,21 @@ class WorkerModel(RuleBasedStateMachine):
     def _held(self) -> list[Call]:
         return [call for call in self.handler.running if call.held]
 
-    def _stop(self, deadline: float, *, in_time: bool) -> None:
-        """Stop it; handlers that are held are let go *in_time*, or after the deadline."""
+    def _stop(self, deadline: float, *, let_go: float | None) -> None:
+        """Stop it; handlers that are held are *let_go* after so many seconds, None: after the deadline."""
         self.running = False
         reports: list[StopReport] = []
         began, before = self.clock.monotonic(), self._ended()
         stopping = threading.Thread(target=lambda: reports.append(self.worker.stop(deadline)))
         mine = [call for call in self._held() if call.life == self.handler.life]
+        leased = [call for call in mine if not call.lease.lost]
         stopping.start()
         self.meeting.meet(stopping)
-        if in_time:
+        if let_go is not None:
+            self.meeting.let_pass(let_go, stopping)
+            assert not any(call.lease.lost for call in leased), "their time is not over"
             self.handler.let_go(mine)
-        self.meeting.let_pass(deadline + LOOK, stopping)
+        self.meeting.let_pass(began + deadline + LOOK - self.clock.monotonic(), stopping)
         stopping.join(REAL)
         assert not stopping.is_alive(), "a stop lasts longer than it may"
         assert self.clock.monotonic() <= began + deadline + LOOK

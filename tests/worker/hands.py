@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import pytest
 
@@ -41,7 +42,10 @@ def left_over() -> list[str]:
 
 
 class Desk:
-    """A handler that a test steers: what it was called with, how each call ends, and when."""
+    """A handler that a test steers: what it was called with, how each call ends, and when.
+
+    Leaving its `with` block lets go of all: a worker around it can stop, also where a test has failed.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -80,6 +84,12 @@ class Desk:
         with self._changed:
             self.held.difference_update(texts)
             self._changed.notify_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.let_go(*self.held)
 
     def wait_for(self, fact: Callable[[], bool]) -> None:
         with self._changed:

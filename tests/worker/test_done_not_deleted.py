@@ -136,7 +136,7 @@ def test_a_handler_whose_lease_was_lost_before_it_returned_may_have_left_it_to_i
     desk.hold("a1")
     with scripted(script, URL, clock=clock, listeners=[events.append]) as client:
         send(client, queue, "a1")
-        with Worker(client, queue, desk, poll=POLL):
+        with Worker(client, queue, desk, poll=POLL), desk:
             desk.wait_for_calls("a1")
             let_pass(client, clock, until=lambda: desk.leases[0].lost, stuck=lambda: 1)
             desk.let_go("a1")

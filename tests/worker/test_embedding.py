@@ -327,7 +327,7 @@ class TestRestart:
         desk.wait_for_calls("a1")
         assert worker.stop(deadline=0.0).overdue == 1
 
-        with worker:
+        with worker, desk:
             send(client, "plain", "b1")
             desk.wait_for_calls("a1", "b1")
             wait_until(lambda: worker.status().completed == 1)
@@ -377,7 +377,7 @@ class TestHealth:
     ) -> None:
         desk.hold("a1")
         send(client, "plain", "a1")
-        with Worker(client, "plain", desk, concurrency=1) as worker:
+        with Worker(client, "plain", desk, concurrency=1) as worker, desk:
             desk.wait_for_calls("a1")
             clock.advance(10.0)
             assert (worker.health().last_answer, worker.health().last_progress) == (10.0, 10.0)

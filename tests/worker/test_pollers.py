@@ -77,7 +77,7 @@ class TestManyMessages:
     ) -> None:
         desk.hold(*texts_of(200))
         send_many(client, 200)
-        with Worker(client, "plain", desk, concurrency=2, prefetch=100) as worker:
+        with Worker(client, "plain", desk, concurrency=2, prefetch=100) as worker, desk:
             wait_until(lambda: worker.status().held == 100)
             all_wait(clock)
             assert 1 < worker.status().pollers <= MOST_POLLERS
@@ -96,7 +96,7 @@ class TestManyMessages:
 
         desk.hold(*texts_of(600))
         send_many(client, 600)
-        with Worker(client, "plain", desk, concurrency=2, prefetch=500) as worker:
+        with Worker(client, "plain", desk, concurrency=2, prefetch=500) as worker, desk:
             wait_until(full)
             all_wait(clock)
             full()
@@ -108,7 +108,7 @@ class TestManyMessages:
     ) -> None:
         desk.hold(*texts_of(100))
         send_many(client, 100)
-        with Worker(client, "plain", desk, concurrency=4, prefetch=60, poll=POLL) as worker:
+        with Worker(client, "plain", desk, concurrency=4, prefetch=60, poll=POLL) as worker, desk:
             wait_until(lambda: worker.status().held == 60)
             all_wait(clock)
             assert worker.status().pollers > 1
@@ -128,7 +128,7 @@ class TestManyMessages:
     ) -> None:
         desk.hold(*texts_of(40))
         send_many(client, 40, "sessions")
-        with Worker(client, "sessions", desk, concurrency=2, prefetch=30) as worker:
+        with Worker(client, "sessions", desk, concurrency=2, prefetch=30) as worker, desk:
             wait_until(lambda: worker.status().held == 30)
             all_wait(clock)
             assert worker.status().pollers == 1
@@ -152,7 +152,7 @@ class TestManyMessages:
     ) -> None:
         desk.hold(*texts_of(100))
         send_many(client, 100)
-        with Worker(client, "plain", desk, concurrency=2, prefetch=60) as worker:
+        with Worker(client, "plain", desk, concurrency=2, prefetch=60) as worker, desk:
             wait_until(lambda: worker.status().held == 60)
             all_wait(clock)
             # Room may have been left in less than tens by those who asked at once.
@@ -165,7 +165,7 @@ class TestManyMessages:
         """The others wait until a quarter of `prefetch` is free: else they would halve each answer."""
         desk.hold(*texts_of(100))
         send_many(client, 100)
-        with Worker(client, "plain", desk, concurrency=40, prefetch=40) as worker:
+        with Worker(client, "plain", desk, concurrency=40, prefetch=40) as worker, desk:
             wait_until(lambda: desk.running == 40)
             all_wait(clock)
             pollers = worker.status().pollers
@@ -185,7 +185,7 @@ def test_those_beside_the_first_end_when_the_broker_fails_and_one_asks_on(
 ) -> None:
     desk.hold(*texts_of(100))
     send_many(client, 100)
-    with Worker(client, "plain", desk, concurrency=4, prefetch=60) as worker:
+    with Worker(client, "plain", desk, concurrency=4, prefetch=60) as worker, desk:
         wait_until(lambda: worker.status().held == 60)
         all_wait(clock)
         assert worker.status().pollers > 1

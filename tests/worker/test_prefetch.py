@@ -64,7 +64,7 @@ class TestPrefetch:
         texts = texts_of(12)
         desk.hold(*texts)
         send(client, queue, *texts)
-        with Worker(client, queue, desk, concurrency=2, prefetch=6) as worker:
+        with Worker(client, queue, desk, concurrency=2, prefetch=6) as worker, desk:
             wait_until(lambda: has(worker, client, queue, 6) and desk.running == 2)
             assert client.describe(queue).leased == 6
             assert (worker.status().prefetch, worker.status().concurrency) == (6, 2)
@@ -79,7 +79,7 @@ class TestPrefetch:
         texts = texts_of(8)
         desk.hold(*texts)
         send(client, queue, *texts)
-        with Worker(client, queue, desk, concurrency=3) as worker:
+        with Worker(client, queue, desk, concurrency=3) as worker, desk:
             wait_until(lambda: desk.running == 3)
             assert (worker.status().held, worker.status().prefetch) == (3, 3)
             assert client.describe(queue).leased == 3
@@ -97,7 +97,7 @@ class TestPrefetch:
         texts = texts_of(6)
         desk.hold(*texts)
         send(client, queue, *texts)
-        with Worker(client, queue, handler, concurrency=1, prefetch=6) as worker:
+        with Worker(client, queue, handler, concurrency=1, prefetch=6) as worker, desk:
             wait_until(lambda: has(worker, client, queue, 6) and desk.running == 1)
             for _ in range(30):
                 clock.advance(5.0)
@@ -116,7 +116,7 @@ class TestPrefetch:
         texts = texts_of(2)
         desk.hold(*texts)
         send(client, queue, *texts)
-        with Worker(client, queue, desk, concurrency=1, prefetch=2) as worker:
+        with Worker(client, queue, desk, concurrency=1, prefetch=2) as worker, desk:
             wait_until(lambda: has(worker, client, queue, 2) and desk.running == 1)
             running = desk.calls[0][0]
             [waiting] = [lease for lease in leases_in_hand(worker) if lease is not desk.leases[0]]
@@ -254,7 +254,7 @@ class TestAQueueWithoutOrder:
         busy = [f"a{n}" for n in range(1, 6)]
         desk.hold(*busy)
         send(client, "plain", *busy, "b1", "c1")
-        with Worker(client, "plain", desk, concurrency=2) as worker:
+        with Worker(client, "plain", desk, concurrency=2) as worker, desk:
             wait_until(lambda: worker.status().completed == 2)
             assert sorted(text for text, _ in desk.calls) == ["a1", "b1", "c1"]
             desk.let_go(*busy)
@@ -266,7 +266,7 @@ class TestAQueueWithoutOrder:
         busy = [f"a{n}" for n in range(30)]
         desk.hold(*busy)
         send(client, "plain", *busy)
-        with Worker(client, "plain", desk, concurrency=2, prefetch=3) as worker:
+        with Worker(client, "plain", desk, concurrency=2, prefetch=3) as worker, desk:
             wait_until(lambda: worker.status().held == 3 + BLOCKED * 2)
             wait_until(lambda: clock.is_parked(*fetchers()))
             assert client.describe("plain").leased == worker.status().held == 7

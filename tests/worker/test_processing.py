@@ -371,7 +371,7 @@ class TestAPause:
                 system(message)
 
         send(client, queue, *texts_of(6))
-        with Worker(client, queue, handler, concurrency=6, policy=POLICY) as worker:
+        with Worker(client, queue, handler, concurrency=6, policy=POLICY) as worker, desk:
             desk.wait_for(lambda: desk.running == 2)
             wait_until(lambda: bool(of(events, ProcessingPaused)))
             pass_time_with_handlers(clock, 40.0, desk)

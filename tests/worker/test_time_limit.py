@@ -57,7 +57,7 @@ class TestAHandlerThatOverruns:
     ) -> None:
         desk.hold("a1")
         send(client, queue, "a1")
-        with Worker(client, queue, desk, policy=POLICY, poll=POLL) as worker:
+        with Worker(client, queue, desk, policy=POLICY, poll=POLL) as worker, desk:
             desk.wait_for_calls("a1")
             assert not desk.leases[0].lost
 
@@ -76,7 +76,7 @@ class TestAHandlerThatOverruns:
         desk.hold("a1")
         with scripted(script, URL, clock=clock, listeners=[events.append]) as client:
             send(client, queue, "a1")
-            with Worker(client, queue, desk, policy=POLICY, poll=POLL) as worker:
+            with Worker(client, queue, desk, policy=POLICY, poll=POLL) as worker, desk:
                 desk.wait_for_calls("a1")
                 overrun(client, clock, events, lambda: desk.running)
                 assert worker.status().leases == 0
@@ -89,7 +89,7 @@ class TestAHandlerThatOverruns:
     ) -> None:
         desk.hold("a1")
         send(client, queue, "a1")
-        with Worker(client, queue, desk, policy=POLICY, poll=POLL) as worker:
+        with Worker(client, queue, desk, policy=POLICY, poll=POLL) as worker, desk:
             desk.wait_for_calls("a1")
             overrun(client, clock, events, lambda: desk.running)
             desk.let_go("a1")
@@ -116,7 +116,7 @@ class TestAHandlerThatOverruns:
         desk.fail["a1"] = [error]
         desk.hold("a1")
         send(client, queue, "a1")
-        with Worker(client, queue, desk, policy=POLICY, poll=POLL) as worker:
+        with Worker(client, queue, desk, policy=POLICY, poll=POLL) as worker, desk:
             desk.wait_for_calls("a1")
             overrun(client, clock, events, lambda: desk.running)
             desk.let_go("a1")
@@ -165,7 +165,7 @@ class TestAHandlerThatOverruns:
         desk.hold("a1")
         with scripted(Script(), URL, clock=clock, listeners=[events.append]) as client:
             send(client, queue, "a1")
-            with Worker(client, queue, handler, policy=POLICY, poll=POLL) as worker:
+            with Worker(client, queue, handler, policy=POLICY, poll=POLL) as worker, desk:
                 desk.wait_for_calls("a1")
                 clock.block_until(1)
                 clock.advance(2 * LIMIT)
@@ -186,7 +186,7 @@ class TestAHandlerThatEndsInTime:
     ) -> None:
         desk.hold("a1")
         send(client, queue, "a1")
-        with Worker(client, queue, desk, policy=POLICY, poll=POLL, session_idle=1000.0) as worker:
+        with Worker(client, queue, desk, policy=POLICY, poll=POLL, session_idle=1000.0) as worker, desk:
             desk.wait_for_calls("a1")
             clock.advance(LIMIT - 0.5)
             desk.let_go("a1")
@@ -478,7 +478,7 @@ def test_each_message_of_a_session_has_the_time_for_itself(
     texts = ("a1", "a2", "a3")
     desk.hold(*texts)
     send(client, queue, *texts)
-    with Worker(client, queue, desk, policy=POLICY, poll=POLL) as worker:
+    with Worker(client, queue, desk, policy=POLICY, poll=POLL) as worker, desk:
         for number, text in enumerate(texts, 1):
             desk.wait_for(lambda number=number: len(desk.calls) == number)  # type: ignore[misc]
             clock.advance(LIMIT - 1.0)
@@ -493,7 +493,7 @@ def test_without_a_limit_a_handler_takes_its_time(
 ) -> None:
     desk.hold("a1")
     send(client, "plain", "a1")
-    with Worker(client, "plain", desk, poll=POLL) as worker:
+    with Worker(client, "plain", desk, poll=POLL) as worker, desk:
         desk.wait_for_calls("a1")
         for _ in range(10):
             wait_until(lambda: desk.leases[0].remaining() > 15.0)  # renewed, if it was due

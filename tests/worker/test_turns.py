@@ -118,7 +118,7 @@ def test_as_many_sessions_are_asked_for_as_there_are_places(desk: Desk) -> None:
     with scripted(script, URL) as client:
         send(client, "sessions", *(f"{letter}1" for letter in "abcdef"))
         desk.hold(*(f"{letter}1" for letter in "abcdef"))
-        with Worker(client, "sessions", desk, concurrency=4):
+        with Worker(client, "sessions", desk, concurrency=4), desk:
             desk.wait_for(lambda: desk.running == 4)
             assert len(script.calls("accept_sessions")) == 1
             desk.let_go(*(f"{letter}1" for letter in "abcdef"))

@@ -66,7 +66,7 @@ class TestHandling:
         send(client, queue, *(f"{letter}1" for letter in "abcdefgh"))
         desk.hold(*(f"{letter}1" for letter in "abcdefgh"))
 
-        with Worker(client, queue, desk, concurrency=3):
+        with Worker(client, queue, desk, concurrency=3), desk:
             desk.wait_for(lambda: desk.running == 3)
             desk.let_go(*(f"{letter}1" for letter in "abcdefgh"))
             desk.wait_for(lambda: len(desk.calls) == 8)
@@ -79,7 +79,7 @@ class TestHandling:
         send(client, "plain", *(f"a{n}" for n in range(9)))
         desk.hold(*(f"a{n}" for n in range(9)))
 
-        with Worker(client, "plain", desk, concurrency=2):
+        with Worker(client, "plain", desk, concurrency=2), desk:
             wait_until(lambda: client.describe("plain").leased == 2)
             assert client.describe("plain").active == 7
             desk.let_go(*(f"a{n}" for n in range(9)))
@@ -155,7 +155,7 @@ def test_repr_tells_an_operator_the_state_at_a_glance(client: QueueClient, desk:
     worker = Worker(client, "plain", desk, concurrency=8)
     assert repr(worker) == "<Worker 'plain' [new 0/8 | held 0 | leases 0]>"
 
-    with worker:
+    with worker, desk:
         desk.wait_for_calls("a1")
         assert repr(worker) == "<Worker 'plain' [running 1/8 | held 1 | leases 1]>"
         desk.let_go("a1")

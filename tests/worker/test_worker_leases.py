@@ -10,6 +10,7 @@ import pytest
 from queue_runtime import (
     QueueClient,
     Retry,
+    StopReport,
     Worker,
 )
 from queue_runtime.errors import InvalidReceipt, LeaseLost, SessionLeaseLost
@@ -23,6 +24,7 @@ from queue_runtime.events import (
 from queue_runtime.testing import FakeClock
 from tests.fakes import Gate, Script, fails, scripted
 from tests.worker.hands import ANY_QUEUE, SESSIONS, SOON, URL, Desk, of, send, wait_until
+from tests.worker.resting import is_at_rest
 
 RENEW = {"plain": "renew", "sessions": "session.renew", "groups": "renew"}
 SETTLE = {"plain": "settle", "sessions": "session.settle", "groups": "settle"}
@@ -46,6 +48,15 @@ def pass_renewing(clock: FakeClock, seconds: float, *, renewed: Callable[[], boo
         wait_until(renewed)
 
 
+def pass_at_rest(client: QueueClient, clock: FakeClock, seconds: float, *threads: threading.Thread) -> None:
+    """Let time pass in steps of five seconds, each when all that is due is done, also by *threads*; one
+    handler is stuck."""
+    for _ in range(int(seconds / 5.0)):
+        wait_until(lambda: is_at_rest(client, clock, *threads, stuck=1))
+        clock.advance(5.0)
+    wait_until(lambda: is_at_rest(client, clock, *threads, stuck=1))
+
+
 def handlers_wait(clock: FakeClock) -> bool:
     """Whether a thread that handles waits for something that only another one can do."""
     threads = [t for t in threading.enumerate() if t.name.startswith("queue_runtime-worker")]
@@ -60,7 +71,7 @@ class TestALongHandler:
         desk.hold("a1")
         send(client, queue, "a1")
 
-        with Worker(client, queue, desk):
+        with Worker(client, queue, desk), desk:
             desk.wait_for_calls("a1")
             pass_renewing(clock, 300.0, renewed=lambda: desk.leases[0].remaining() > 10.0)
             desk.let_go("a1")
@@ -80,20 +91,53 @@ class TestALongHandler:
         with scripted(script, URL, clock=clock, listeners=[events.append], max_lease=100.0) as client:
             send(client, queue, "a1", "a2")
             began = clock.monotonic()
-            with Worker(client, queue, desk, concurrency=1):
+            with Worker(client, queue, desk, concurrency=1), desk:
                 desk.wait_for_calls("a1")
-                pass_renewing(clock, 70.0, renewed=lambda: desk.leases[0].remaining() > 10.0)
-                held = not desk.leases[0].lost
-                pass_renewing(clock, 30.0, renewed=lambda: True)
-                wait_until(lambda: bool(of(events, LostLease)))
+                pass_at_rest(client, clock, 60.0)  # renewed with half of it left
+                assert (len(script.calls(RENEW[queue])), desk.leases[0].remaining()) == (4, 30.0)
+                pass_at_rest(client, clock, 25.0)  # once more would be for 105 seconds in all
+                assert (len(script.calls(RENEW[queue])), desk.leases[0].remaining()) == (4, 5.0)
+                assert not of(events, LostLease)
+                pass_at_rest(client, clock, 5.0)
+                assert (len(of(events, LostLease)), desk.leases[0].lost) == (1, True)
                 ended = desk.leases[0].deadline - began
                 desk.let_go("a1")
                 desk.wait_for(lambda: len(desk.calls) >= 2)
 
-        assert held
-        assert 70.0 < ended <= 100.0
+        assert ended == 90.0
         assert desk.lost == ["a1"]
         assert desk.calls[:2] == [("a1", 1), ("a1", 1)], "it comes again, before a2"
+
+    @ANY_QUEUE
+    def test_that_a_stop_waits_for_keeps_its_lease(
+        self,
+        client: QueueClient,
+        queue: str,
+        script: Script,
+        clock: FakeClock,
+        desk: Desk,
+        events: list[Event],
+    ) -> None:
+        desk.hold("a1")
+        send(client, queue, "a1")
+        worker = Worker(client, queue, desk, concurrency=1)
+        reports: list[StopReport] = []
+        stopping = threading.Thread(target=lambda: reports.append(worker.stop(deadline=100.0)))
+
+        with worker, desk:
+            desk.wait_for_calls("a1")
+            stopping.start()
+            wait_until(lambda: worker.status().state == "stopping")
+            pass_at_rest(client, clock, 60.0, stopping)  # two leases
+            assert not desk.leases[0].lost
+            desk.let_go("a1")
+            stopping.join(SOON)
+
+        [report] = reports
+        assert (report.finished, report.completed, report.overdue, report.unknown) == (1, 1, 0, 0)
+        assert len(script.calls(RENEW[queue])) == 4
+        assert not of(events, LostLease)
+        assert client.describe(queue).active == 0
 
 
 class TestALoss:
@@ -112,7 +156,7 @@ class TestALoss:
         with scripted(script, URL, clock=clock, listeners=[events.append, look]) as client:
             send(client, queue, "a1", "a2")
             worker = Worker(client, queue, desk, concurrency=1)
-            with worker:
+            with worker, desk:
                 desk.wait_for_calls("a1")
                 clock.advance(15.0)
                 wait_until(lambda: bool(of(events, LostLease)))
@@ -147,7 +191,7 @@ class TestALoss:
         send(client, queue, "a1", "a2")
         worker = Worker(client, queue, desk, concurrency=1)
 
-        with worker:
+        with worker, desk:
             desk.wait_for_calls("a1")
             clock.advance(30.0)
             assert desk.leases[0].lost, "at once, whoever may be late to tell"
@@ -170,7 +214,7 @@ class TestAHangingRenewal:
 
         with Gate() as gate:
             script.always("session.renew", lambda act: gate(act) if act.ids == ("a",) else act.run())
-            with Worker(client, "sessions", desk):
+            with Worker(client, "sessions", desk), desk:
                 desk.wait_for(lambda: desk.running == 3)
                 by_text = {text: lease for (text, _), lease in zip(desk.calls, desk.leases, strict=True)}
                 kept = [by_text["b1"], by_text["c1"]]
@@ -197,7 +241,7 @@ class TestAHangingRenewal:
 
         with Gate() as gate:
             script.always("renew", lambda act: gate(act) if act.queue == "plain" else act.run())
-            with Worker(client, "plain", desk), Worker(client, queue, desk):
+            with Worker(client, "plain", desk), Worker(client, queue, desk), desk:
                 desk.wait_for(lambda: desk.running == 2)
                 by_text = {text: lease for (text, _), lease in zip(desk.calls, desk.leases, strict=True)}
                 pass_renewing(clock, 45.0, renewed=lambda: by_text["b1"].remaining() > 10.0)
@@ -215,7 +259,7 @@ class TestAHangingRenewal:
         desk.fail["a1"] = [Retry(60.0)]
         send(client, "plain", "a1")
 
-        with Gate() as gate, Worker(client, "plain", desk):
+        with Gate() as gate, Worker(client, "plain", desk), desk:
             script.then("renew", gate)
             desk.wait_for_calls("a1")
             clock.advance(15.0)
