@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from queue_runtime.breaker import BreakerPolicy
 from queue_runtime.errors import ConfigurationError
+from queue_runtime.retry import check_number, check_whole
 
 FLOOR_IN_PLACE = 0.1
 """Shortest backoff in seconds of a message that stays here (in a session)."""
@@ -45,6 +46,9 @@ class HandlerPolicy:
     broker's delivery count. A message handed out more than `max_deliveries` times (default: three times
     `max_attempts`) may be ending its processes, and is dead-lettered or dropped without being tried again;
     ``"block"`` tries it all the same.
+
+    Raises `ConfigurationError`, naming the setting, for what is of the wrong type or out of range, and where
+    two contradict each other.
     """
 
     max_attempts: int = 5
@@ -59,13 +63,11 @@ class HandlerPolicy:
     breaker: BreakerPolicy | None = OFTEN
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1:
-            raise ConfigurationError(f"max_attempts must be at least 1, it is {self.max_attempts}")
+        check_whole("max_attempts", self.max_attempts, least=1)
         for name in ("base", "cap", "max_hold"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigurationError(
-                    f"{name} must be a number of seconds from 0 on, it is {getattr(self, name)!r}"
-                )
+            check_number(name, getattr(self, name), least=0, unit="seconds")
+        if self.max_deliveries is not None:
+            check_whole("max_deliveries", self.max_deliveries, least=1)
         if self.max_deliveries is not None and self.max_deliveries < self.max_attempts:
             raise ConfigurationError(
                 f"max_deliveries={self.max_deliveries} is below max_attempts={self.max_attempts}: messages "
@@ -75,10 +77,8 @@ class HandlerPolicy:
             kinds = getattr(self, name)
             if not isinstance(kinds, tuple) or not all(map(_is_exception, kinds)):
                 raise ConfigurationError(f"{name} must be a tuple of exception classes, it is {kinds!r}")
-        if self.time_limit is not None and not 0 < self.time_limit < float("inf"):
-            raise ConfigurationError(
-                f"time_limit must be seconds above 0, or None for no limit, it is {self.time_limit!r}"
-            )
+        if self.time_limit is not None:
+            check_number("time_limit", self.time_limit, least=0, above=True, unit="seconds")
         if self.on_exhausted not in get_args(Exhausted):
             raise ConfigurationError(
                 f"on_exhausted must be one of {', '.join(map(repr, get_args(Exhausted)))}, "

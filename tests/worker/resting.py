@@ -48,6 +48,12 @@ def let_pass(
     raise AssertionError("it did not come")
 
 
+def busy_threads(executor: SessionExecutor) -> int:
+    """Threads of *executor* that run a task, or are about to."""
+    with executor._changed:
+        return len(executor._threads) - executor._idle + len(executor._ready)
+
+
 def _owner(action: object) -> object:
     return getattr(action, "__self__", None)
 

@@ -12,6 +12,7 @@ from queue_runtime.testing import FakeClock
 from queue_runtime.worker.message_run import HELD_DELAY
 from tests.fakes import Script, scripted
 from tests.worker.hands import URL, Desk, of, send, wait_until
+from tests.worker.resting import busy_threads
 
 
 @pytest.fixture
@@ -38,6 +39,7 @@ def test_a_short_backoff_is_waited_for_here_without_a_thread(
 
     with Worker(client, "plain", desk, concurrency=3) as worker:
         wait_until(lambda: bool(of(events, HandlerFailed)) and worker.status().handlers == 0)
+        wait_until(lambda: busy_threads(client.runtime().executor) == 0)
         assert (leased(client), worker.status().held) == ((0, 1, 0), 1)
         clock.block_until(2)
         clock.advance(HELD_DELAY)

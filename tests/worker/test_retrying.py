@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+import pytest
+
 from queue_runtime import (
     HandlerPolicy,
     Message,
@@ -22,6 +24,7 @@ from queue_runtime.events import (
 )
 from queue_runtime.testing import FakeClock
 from tests.worker.hands import ANY_QUEUE, SESSIONS, Desk, Job, of, send, wait_until
+from tests.worker.resting import busy_threads
 
 
 class TestRetrying:
@@ -47,12 +50,15 @@ class TestRetrying:
         desk.fail["a1"] = [ValueError("once"), ValueError("twice")]
         send(client, queue, "a1", "a2")
         send(client, queue, "b1")
-        worker = Worker(client, queue, desk, policy=HandlerPolicy(base=1.0))
+        # b waits for nothing more: a's wait is the only one.
+        worker = Worker(client, queue, desk, policy=HandlerPolicy(base=1.0), session_idle=0.0)
 
         with worker:
             wait_until(lambda: len(of(events, HandlerFailed)) == 1 and len(of(events, MessageCompleted)) == 1)
             assert ("a2", 1) not in desk.calls
-            assert worker.status().handlers == 0, "no thread is held by the wait"
+            assert worker.status().handlers == 0
+            wait_until(lambda: busy_threads(client.runtime().executor) == 0)  # none is held by the wait
+            assert (worker.status().held, desk.calls.count(("a1", 2))) == (1, 0)
             for attempt in (1, 2):
                 wait_until(lambda seen=attempt: len(of(events, HandlerFailed)) == seen)  # type: ignore[misc]
                 clock.block_until(2)
@@ -144,6 +150,20 @@ class TestRetrying:
         assert dead.dead_letter is not None
         assert dead.dead_letter.reason == "MaxDeliveriesExceeded"
         assert not desk.calls
+
+    @pytest.mark.parametrize(("before", "handled"), [(6, 1), (7, 0)])
+    def test_of_its_processes_it_may_end_as_many_as_max_deliveries_says(
+        self, client: QueueClient, desk: Desk, before: int, handled: int
+    ) -> None:
+        send(client, "plain", "a1")
+        for _ in range(before):
+            client.abandon(client.receive("plain"))
+
+        policy = HandlerPolicy(max_attempts=1, max_deliveries=7)
+        Worker(client, "plain", desk, policy=policy).run_until_idle()
+
+        assert len(desk.calls) == handled
+        assert client.dead_letters("plain").count() == 1 - handled
 
 
 @SESSIONS

@@ -332,3 +332,18 @@ def test_a_message_given_back_before_its_run_began_is_not_renewed(client: QueueC
         with worker:
             wait_until(lambda: client.describe("plain").active == 1)
             assert worker.status().leases == 0
+
+
+def test_a_signal_handler_takes_no_lock(client: QueueClient, desk: Desk) -> None:
+    """It interrupts the main thread wherever that is: who holds a lock there could never give it back."""
+    with Worker(client, "plain", desk) as worker:
+        work = worker._work
+        assert work is not None
+        interrupted = threading.Thread(target=worker._on_signal, args=(15, None), daemon=True)
+
+        with worker._changed, work._stop_lock, work.in_hand._changed:
+            interrupted.start()
+            interrupted.join(SOON)
+            returned = not interrupted.is_alive()
+
+        assert (returned, worker._signals) == (True, [15])

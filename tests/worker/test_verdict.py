@@ -260,3 +260,17 @@ def test_only_what_may_be_everybodys_is_trouble(error: BaseException | None, tro
 def test_a_policy_that_cannot_work_is_refused_by_name(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):
         HandlerPolicy(**settings)
+
+
+@pytest.mark.parametrize("value", [2.5, "3", True])
+@pytest.mark.parametrize("name", ["max_attempts", "max_deliveries"])
+def test_what_is_counted_is_a_whole_number(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} must be a whole number .*, it is {value!r}$"):
+        HandlerPolicy(**{name: value})
+
+
+@pytest.mark.parametrize("value", ["x", "1.0", True, float("inf"), float("nan")])
+@pytest.mark.parametrize("name", ["base", "cap", "max_hold", "time_limit"])
+def test_what_is_seconds_is_a_number(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} must be a number of seconds .*, it is {value!r}$"):
+        HandlerPolicy(**{name: value})

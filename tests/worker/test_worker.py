@@ -32,6 +32,7 @@ from queue_runtime.events import (
 from queue_runtime.testing import FakeClock
 from tests.fakes import Script, scripted
 from tests.worker.hands import ANY_QUEUE, SESSIONS, SOON, URL, Desk, Job, let_time_pass, of, send, wait_until
+from tests.worker.resting import is_at_rest
 
 
 class TestHandling:
@@ -211,6 +212,22 @@ def test_an_idle_session_is_let_go_after_session_idle(
         desk.wait_for_calls("a1")
         wait_until(lambda: worker.status().held == 1)
         let_time_pass(clock, until=lambda: worker.status().held == 0)
+
+
+def test_a_session_is_kept_for_as_long_as_session_idle_says(
+    client: QueueClient, clock: FakeClock, desk: Desk, events: list[Event]
+) -> None:
+    send(client, "sessions", "a1")
+
+    with Worker(client, "sessions", desk, session_idle=10.0) as worker:
+        wait_until(lambda: bool(of(events, MessageCompleted)))
+        for _ in range(3):
+            wait_until(lambda: is_at_rest(client, clock))
+            clock.advance(3.0)
+        wait_until(lambda: is_at_rest(client, clock))
+        assert worker.status().held == 1
+        clock.advance(1.0)
+        wait_until(lambda: worker.status().held == 0)
 
 
 def test_a_session_is_let_go_at_once_when_its_place_is_wanted(client: QueueClient, desk: Desk) -> None:
