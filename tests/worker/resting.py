@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from queue_runtime import QueueClient
 from queue_runtime.executor import SessionExecutor
@@ -18,6 +18,12 @@ STEP = 3.0
 def is_at_rest(client: QueueClient, clock: FakeClock, *threads: threading.Thread, stuck: int = 0) -> bool:
     """All threads of *client*, of its workers, and *threads* wait for time, or for each other; so many
     handlers are *stuck*."""
+    version = clock._version
+    # Twice: one that was busy when it was looked at may have given work to one that was not.
+    return all(_rest(client, clock, threads, stuck) for _ in range(2)) and version == clock._version
+
+
+def _rest(client: QueueClient, clock: FakeClock, threads: Iterable[threading.Thread], stuck: int) -> bool:
     runtime = client.runtime()
     with runtime._changed:
         works = [action.__self__ for action, _ in runtime._closing if isinstance(_owner(action), Work)]  # type: ignore[attr-defined]
