@@ -100,6 +100,18 @@ class TestUsingIt:
         assert in_child(lambda: there_and_back(client, "child")) == "child"
         assert there_and_back(client, "after") == "after"
 
+    def test_is_counted_from_nothing_in_the_child(self, client: QueueClient) -> None:
+        def child() -> list[int]:
+            before = client.stats().sent
+            there_and_back(client, "child")
+            return [before, client.stats().sent, client.stats().settled]
+
+        there_and_back(client)
+        there_and_back(client)
+
+        assert in_child(child) == [0, 1, 1]
+        assert client.stats().sent == 2
+
     def test_in_a_childs_child_works(self, client: QueueClient) -> None:
         def child() -> list[str]:
             return [there_and_back(client), in_child(lambda: there_and_back(client, "deep"))]

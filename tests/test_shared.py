@@ -218,7 +218,10 @@ class TestACallThatNobodyAnswers:
                 clock.advance(1.0)  # it is slow by now: the second one goes by itself
                 gate.wait_until_reached()
 
-                clock.advance(30.0)
+                clock.advance(28.9)
+                clock.block_until(1)
+                assert not second.done(), "it is held for a moment yet"
+                clock.advance(0.1)
 
                 assert isinstance(second.exception(REAL), OutcomeUnknown)
             assert isinstance(first.exception(REAL), LeaseLost)

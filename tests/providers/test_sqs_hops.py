@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore import exceptions as boto
@@ -16,6 +16,9 @@ from queue_runtime.providers.sqs.limits import MAX_HOPPED_DELAY
 from queue_runtime.testing import FakeClock
 from tests.providers.sqs_edge import Edge, arn, failing, provider_at, stored
 from tests.providers.standing_queue import StandingQueue, binary
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
 
 HOUR = 3600.0
 
@@ -327,3 +330,31 @@ class TestBounds:
         [outcome] = provider.send("events.fifo", [Message(body=b"x", delay=1.0)])
 
         assert type(outcome.error) is UnsupportedOperation
+
+
+@pytest.mark.parametrize(("lease", "timeout"), [(None, 5.0), (18.0, 3.0), (12.0, 2.0), (3.0, 0.5)])
+def test_a_hop_waits_for_its_answers_for_at_most_a_sixth_of_the_lease(
+    sqs: StandingQueue,
+    provider: AwsSqsClient,
+    monkeypatch: pytest.MonkeyPatch,
+    lease: float | None,
+    timeout: float,
+) -> None:
+    send(provider, HOUR)
+    sqs.time = sqs.next_change()
+    used: list[float] = []
+    make = provider._sdk._client
+
+    def noted(timeout: float) -> SQSClient:
+        used.append(timeout)
+        return make(timeout)
+
+    monkeypatch.setattr(provider._sdk, "_client", noted)
+
+    before = len(sqs.asked)
+
+    assert provider.receive("jobs", 10, 0.0, lease=lease) == []
+
+    asked = [each.operation for each in sqs.asked[before:]]
+    taken = [each for each in zip(asked, used, strict=True) if each[0] != "ReceiveMessage"]
+    assert taken == [("SendMessageBatch", timeout), ("DeleteMessageBatch", timeout)]

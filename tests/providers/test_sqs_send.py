@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from unittest.mock import patch
 
 import pytest
 
-from queue_runtime import errors
+from queue_runtime import client as client_module
+from queue_runtime import connect, errors
 from queue_runtime.message import Message
 from queue_runtime.providers.sqs.client import AwsSqsClient
 from queue_runtime.testing import FakeClock
-from tests.providers.sqs_edge import Edge, failing, provider_at
+from tests.providers.sqs_edge import REGION, Edge, failing, provider_at
 
 
 @pytest.fixture
@@ -215,3 +217,19 @@ def test_more_attributes_than_sqs_takes_travel_together(edge: Edge, provider: Aw
     assert len(plain) == 10
     assert set(packed) == {"queue_runtime"}
     assert json.loads(packed["queue_runtime"]["StringValue"])["attrs"] == ten
+
+
+def test_ten_messages_of_two_hundred_kibibytes_are_split_by_what_one_request_takes(edge: Edge) -> None:
+    messages = [Message(body=b"x" * 200 * 1024, id=f"m{number}") for number in range(10)]
+
+    with (
+        patch.object(client_module, "find", lambda name: lambda settings, clock: provider_at(edge, clock)),
+        connect(f"sqs://{REGION}", clock=FakeClock()) as client,
+    ):
+        client.send_batch("jobs", messages)
+
+    requests = [body["Entries"] for body in edge.of("SendMessageBatch")]
+    assert [len(entries) for entries in requests] == [5, 5]
+    assert all(sum(len(entry["MessageBody"]) for entry in entries) <= 1024 * 1024 for entries in requests)
+    told = [json.loads(e["MessageAttributes"]["queue_runtime"]["StringValue"]) for es in requests for e in es]
+    assert sorted(each["id"] for each in told) == sorted(message.id for message in messages)
