@@ -74,7 +74,7 @@ def test_a_reload_under_load_loses_and_repeats_nothing(row: Row, broker: Broker,
     check_sent_once(broker, load.answers(), parents=PARENTS[row.parent])
 
 
-@pytest.mark.parametrize("row", [Row("sync", True), Row("gthread", True), Row("gthread", False)], ids=str)
+@pytest.mark.parametrize("row", [Row(kind, preload) for kind in KINDS for preload in (True, False)], ids=str)
 def test_workers_that_end_after_some_requests_lose_and_repeat_nothing(
     row: Row, broker: Broker, tmp_path: Path
 ) -> None:
@@ -84,6 +84,7 @@ def test_workers_that_end_after_some_requests_lose_and_repeat_nothing(
             load.until(lambda good: len({each.pid for each in good}) >= 4)
         check_ended_well(server)
 
+    assert {each.status for each in load.bad()} <= {0}, "nothing but connections that a worker's end broke"
     check_first_requests(load.good())
     assert [pids for pids in broker.relay.senders() if len(pids) > 1] == []
     check_sent_once(broker, load.answers())

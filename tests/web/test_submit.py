@@ -53,6 +53,7 @@ def test_is_sent_by_workers_that_end_after_some_requests(kind: str, broker: Brok
             load.until(lambda good: len({each.pid for each in good}) >= 4)
         check_ended_well(server)
 
+    assert {each.status for each in load.bad()} <= {0}, "nothing but connections that a worker's end broke"
     check_sent_once(broker, load.answers())
 
 
