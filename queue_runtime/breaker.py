@@ -21,6 +21,8 @@ class BreakerPolicy:
 
     After `open_for` seconds it is half-open: `probes` calls are let through. When that many have gone well it
     closes; the first that fails opens it again.
+
+    Raises `ConfigurationError`, naming the setting, for what is of the wrong type or out of range.
     """
 
     failure_rate: float = 0.5

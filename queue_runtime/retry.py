@@ -73,6 +73,9 @@ class RetryPolicy:
     starts later than `time_limit` seconds after the first try; with one request more, which waits five
     seconds for its answer, the default stays under the ten seconds that GitHub gives a webhook.
     https://docs.github.com/en/webhooks/using-webhooks/best-practices-for-using-webhooks
+
+    Raises `ConfigurationError`, naming the setting, for what is of the wrong type or out of range;
+    `time_limit` is at most 240 seconds.
     """
 
     max_attempts: int = 5

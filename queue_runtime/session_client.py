@@ -88,7 +88,11 @@ class SessionClient:
         return self.next_messages(max_messages, wait)
 
     def complete(self, messages: ReceivedMessage | Iterable[ReceivedMessage]) -> None:
-        """Remove messages that are done. Returns when the broker has agreed; twice is harmless."""
+        """Remove messages that are done. Returns when the broker has agreed; twice is harmless.
+
+        Raises `SessionLeaseLost`, `InvalidReceipt`, `SettlementError` or `OutcomeUnknown`; for several
+        messages `BatchFailed` with an outcome for each.
+        """
         self._settle(messages, lambda message: Complete(message.delivery))
 
     def abandon(self, message: ReceivedMessage, *, delay: float = 0.0) -> None:
@@ -116,7 +120,11 @@ class SessionClient:
         reason: str,
         description: str | None = None,
     ) -> None:
-        """Move messages to the dead-letter queue; they leave the session when the copies are confirmed."""
+        """Move messages to the dead-letter queue; they leave the session when the copies are confirmed.
+
+        Raises as `complete` does, and `UnsupportedOperation` if there is no dead-letter queue; the messages
+        are untouched then.
+        """
         self._settle(
             messages,
             lambda message: DeadLetter(

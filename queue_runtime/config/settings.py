@@ -22,7 +22,10 @@ Expired = Literal["drop", "dead_letter"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueOptions:
-    """What is different for one queue. None: as the client's settings say."""
+    """What is different for one queue. None: as the client's settings say.
+
+    Raises `ConfigurationError`, naming the setting, for what is of the wrong type or out of range.
+    """
 
     target: str | None = None
     """The broker's name for it, a path or a URL; None: the program's name is the broker's too."""
