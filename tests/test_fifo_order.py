@@ -13,7 +13,7 @@ from queue_runtime.errors import Outcome, OutcomeUnknown, Throttled
 from queue_runtime.retry import RetryPolicy
 from tests.fakes import Act, Script, scripted, stored
 
-THREADS, SESSIONS, EACH = 16, 50, 40
+THREADS, SESSIONS, EACH, AT_ONCE = 16, 50, 40, 8
 
 
 class Weather:
@@ -43,12 +43,13 @@ class Weather:
 
 
 def give(client: QueueClient, thread: int) -> None:
-    """A message of each session of this thread, and again; every other thread submits them."""
+    """Some messages of each session of this thread, and again; every other thread submits them."""
     futures = []
-    for number in range(EACH):
+    for begun in range(0, EACH, AT_ONCE):
         batch = [
             Message(body=f"{session} {number}".encode(), session_id=str(session))
             for session in range(thread, SESSIONS, THREADS)
+            for number in range(begun, begun + AT_ONCE)
         ]
         if thread % 2:
             client.send_batch("groups", batch)
