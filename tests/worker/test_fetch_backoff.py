@@ -9,7 +9,7 @@ import pytest
 from queue_runtime import QueueClient, Worker
 from queue_runtime.breaker import BreakerPolicy
 from queue_runtime.errors import ConnectionFailed
-from queue_runtime.events import Event, FetchFailed
+from queue_runtime.events import CircuitOpened, Event, FetchFailed
 from queue_runtime.testing import FakeClock
 from queue_runtime.worker.fetcher import JITTER
 from tests.fakes import Script, fails, scripted
@@ -18,15 +18,18 @@ from tests.worker.resting import let_pass
 
 
 class Watch:
-    """A listener that notes each failed fetch, and when it came."""
+    """A listener that notes each failed fetch, and when it came, and each breaker that opens."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
         self.failed: list[tuple[float, FetchFailed]] = []
+        self.opened: list[CircuitOpened] = []
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, FetchFailed):
             self.failed.append((self._clock.monotonic(), event))
+        elif isinstance(event, CircuitOpened):
+            self.opened.append(event)
 
     def delays(self) -> list[float]:
         return [round(event.delay, 3) for _, event in self.failed]
@@ -126,6 +129,9 @@ class TestADelay:
 
         # The second failure opens it; the next fetch is refused, once, and the one after it is asked.
         assert [event.error for _, event in watch.failed] == ["ConnectionFailed"] * 2 + ["CircuitOpen"]
-        first, second, refused = watch.delays()
-        assert (first, second) == (0.1, 0.1)
-        assert 20.0 <= refused <= 19.9 + JITTER
+        [opened] = watch.opened
+        refused_at, refused = watch.failed[-1]
+        lets_through_at = clock.monotonic() + (opened.retry_at - clock.now()).total_seconds()
+        assert watch.delays()[:2] == [0.1, 0.1]
+        assert refused_at + refused.delay >= lets_through_at
+        assert refused.delay <= 20.0 + JITTER
