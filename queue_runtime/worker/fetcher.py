@@ -218,4 +218,6 @@ def rest_after(error: Exception, failures: int, now: Callable[[], datetime]) -> 
     failed. An open breaker has asked nobody: it is no failure, and says itself when to ask again."""
     if isinstance(error, CircuitOpen) and error.retry_at is not None:
         return max(0.0, (error.retry_at - now()).total_seconds()) + random.uniform(0.1, JITTER)
-    return backoff(max(1, failures), base=0.5, cap=30.0, floor=0.1, random=random.random)
+    delay = backoff(max(1, failures), base=0.5, cap=30.0, floor=0.1, random=random.random)
+    asked_for = error.retry_after if isinstance(error, QueueError) else None
+    return max(delay, asked_for or 0.0)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from queue_runtime import QueueClient, Worker
 from queue_runtime.breaker import BreakerPolicy
-from queue_runtime.errors import ConnectionFailed
+from queue_runtime.errors import ConnectionFailed, Throttled
 from queue_runtime.events import CircuitOpened, Event, FetchFailed
 from queue_runtime.testing import FakeClock
 from queue_runtime.worker.fetcher import JITTER
-from tests.fakes import Script, fails, scripted
-from tests.worker.hands import ANY_QUEUE, FETCH, URL, Desk
+from tests.fakes import Act, Script, fails, scripted
+from tests.worker.hands import ANY_QUEUE, FETCH, SOON, URL, Desk
 from tests.worker.resting import let_pass
 
 
@@ -38,6 +39,10 @@ class Watch:
         """No fetch came before the delay that was told of the one before it was over."""
         for (before, event), (after, _) in zip(self.failed, self.failed[1:], strict=False):
             assert after - before >= event.delay - 1e-6
+
+
+def throttled(act: Act) -> None:
+    raise Throttled("scripted: slow down", retry_after=12.0)
 
 
 Luck = Callable[[float], None]
@@ -135,3 +140,38 @@ class TestADelay:
         assert watch.delays()[:2] == [0.1, 0.1]
         assert refused_at + refused.delay >= lets_through_at
         assert refused.delay <= 20.0 + JITTER
+
+    def test_is_as_long_as_the_broker_asks_for(
+        self,
+        client: QueueClient,
+        queue: str,
+        script: Script,
+        clock: FakeClock,
+        watch: Watch,
+        desk: Desk,
+        luck: Luck,
+    ) -> None:
+        luck(0.0)
+        script.then(FETCH[queue], throttled, throttled)
+
+        with Worker(client, queue, desk, poll=3.0):
+            let_pass(client, clock, until=lambda: len(script.calls(FETCH[queue])) >= 3)
+
+        assert watch.delays() == [12.0, 12.0]
+        watch.check_waits()
+
+
+def test_a_broker_that_asks_for_time_at_the_start_has_it(
+    client: QueueClient, script: Script, clock: FakeClock, watch: Watch, desk: Desk, luck: Luck
+) -> None:
+    luck(0.0)
+    script.then("describe", throttled)
+    worker = Worker(client, "plain", desk, poll=3.0)
+    running = threading.Thread(target=worker.run, daemon=True)
+    running.start()
+
+    let_pass(client, clock, running, until=lambda: worker.status().state == "running")
+
+    assert watch.delays() == [12.0]
+    worker.stop()
+    running.join(SOON)
