@@ -33,6 +33,7 @@ from queue_runtime.provider import (
     Settlement,
 )
 from queue_runtime.registry import find
+from queue_runtime.retry import check_number
 from queue_runtime.runtime import Runtime
 from queue_runtime.scheduled import ScheduledMessage
 from queue_runtime.sending import check_timeout, send, submit
@@ -200,7 +201,12 @@ class QueueClient:
         self._settle(messages, lambda message: Complete(message.delivery))
 
     def abandon(self, messages: Messages, *, delay: float = 0.0) -> None:
-        """Give messages back, to be handed out again after *delay* seconds (SQS: whole ones, rounded up)."""
+        """Give messages back, to be handed out again after *delay* seconds (SQS: whole ones, rounded up; Service
+        Bus, which has no such delay, gets a scheduled copy for a long one).
+
+        Raises `LeaseLost`, `InvalidReceipt` or `OutcomeUnknown`; for several messages `BatchFailed`; and
+        `InvalidArgument` for a *delay* that is none.
+        """
         settling.check_delay(delay)
         self._settle(messages, lambda message: Abandon(message.delivery, delay))
 
@@ -236,6 +242,8 @@ class QueueClient:
 
         A lease that is lost all the same says so: `message.lease.lost`, `message.lease.check()`. For one that
         is kept alive already (by a worker, by a block around this one) this changes nothing.
+
+        Raises `Closed`, and `SettlementError` for a message of another client or of the parent of this process.
         """
         runtime = self.runtime()
         runtime.check_open()
@@ -296,7 +304,11 @@ class QueueClient:
         receiving.purge(self.runtime_for(queue), queue)
 
     def describe(self, queue: str) -> QueueDescription:
-        """Ask the broker for kind, counts, lease, limits and capabilities of *queue*."""
+        """Ask the broker for kind, counts, lease, limits and capabilities of *queue*.
+
+        Raises `QueueNotFound`, `AuthorizationFailed`, or the broker's error. Counts and limits that it does not
+        tell are None.
+        """
         runtime = self.runtime_for(queue)
         return runtime.describe(runtime.target(queue))
 
@@ -310,8 +322,10 @@ class QueueClient:
 
         It takes at most *timeout* seconds in all, but for a request that is under way; handlers that a
         worker has given up are not waited for. What a receive that cannot be woken still brings (an SQS long
-        poll) is released.
+        poll) is released. Raises `InvalidArgument` for a *timeout* that is none.
         """
+        if timeout != float("inf"):
+            check_number("timeout", timeout, least=0, unit="seconds", raises=InvalidArgument)
         self._notice_fork()
         with self._lock:
             self._closed = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from queue_runtime.errors import (
@@ -17,6 +16,7 @@ from queue_runtime.errors import (
     QueueNotFound,
 )
 from queue_runtime.message import Message
+from queue_runtime.retry import check_number
 from queue_runtime.runtime import Runtime
 from queue_runtime.sending import send_back
 
@@ -34,8 +34,8 @@ def ends_all(error: QueueError | None) -> bool:
 
 def check_rate(rate: float | None) -> None:
     """Raise `InvalidArgument` unless *rate* is None or messages per second."""
-    if rate is not None and not 0 < rate < math.inf:
-        raise InvalidArgument(f"rate must be messages per second above 0, or None, it is {rate!r}")
+    if rate is not None:
+        check_number("rate", rate, least=0, above=True, unit="messages a second", raises=InvalidArgument)
 
 
 class Carrier:

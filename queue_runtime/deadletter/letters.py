@@ -18,6 +18,7 @@ from queue_runtime.deadletter.replaying import Replay, Wanted
 from queue_runtime.deadletter.reports import ExportReport, ImportReport, RemovalReport, ReplayReport
 from queue_runtime.errors import InvalidArgument
 from queue_runtime.message import DeadLettered, check_id
+from queue_runtime.retry import check_whole
 from queue_runtime.runtime import Runtime
 
 Where = Callable[[DeadLettered], bool]
@@ -71,8 +72,7 @@ class DeadLetters:
         On SQS all that was shown is hidden from others until the iterator ends or is closed, and
         `UnsupportedOperation` is raised behind the ten thousandth.
         """
-        if size < 1:
-            raise InvalidArgument(f"size must be a number from 1 on, it is {size}")
+        check_whole("size", size, least=1, raises=InvalidArgument)
         _check_limit(limit)
         place = find(self._runtime, self.queue)
 
@@ -125,6 +125,7 @@ class DeadLetters:
         FIFO for five minutes, Service Bus where it is switched on) store one, and the same message id, by
         which a handler may know them elsewhere.
         """
+        _check_where(where)
         _check_limit(limit)
         check_rate(rate)
         _check_replays(max_replays)
@@ -172,6 +173,12 @@ class DeadLetters:
         *remove* each is removed when its line was flushed (and synchronised to the disk, if *file* is one's),
         so that any number of them can be taken out; in such a file one may be twice if it was broken off.
         """
+        if not callable(getattr(file, "write", None)):
+            raise InvalidArgument(
+                f"file must be a text file that is open for writing, it is {file!r}; "
+                "with open(NAME, 'w') as file: ..."
+            )
+        _check_where(where)
         _check_limit(limit)
         export = Export(find(self._runtime, self.queue), file, where=where, limit=limit, remove=remove)
         return export.run()
@@ -199,8 +206,8 @@ class DeadLetters:
         be sent twice, with the same deduplication ids as a replay of them would have. So on a queue that
         drops repeated ones nothing comes twice within its time, also not what was imported and replayed.
         """
-        if start < 1:
-            raise InvalidArgument(f"start must be a line's number from 1 on, it is {start}")
+        check_whole("start", start, least=1, raises=InvalidArgument)
+        _check_where(where)
         _check_limit(limit)
         check_rate(rate)
         _check_replays(max_replays)
@@ -226,10 +233,17 @@ def _with_id(ids: frozenset[str]) -> Where:
 
 
 def _check_limit(limit: int | None) -> None:
-    if limit is not None and limit < 0:
-        raise InvalidArgument(f"limit must be a number from 0 on, it is {limit}")
+    if limit is not None:
+        check_whole("limit", limit, least=0, raises=InvalidArgument)
 
 
 def _check_replays(max_replays: int | None) -> None:
-    if max_replays is not None and max_replays < 0:
-        raise InvalidArgument(f"max_replays must be a number from 0 on, or None, it is {max_replays}")
+    if max_replays is not None:
+        check_whole("max_replays", max_replays, least=0, raises=InvalidArgument)
+
+
+def _check_where(where: object) -> None:
+    if not callable(where):
+        raise InvalidArgument(
+            f"where must be a function of a dead letter that returns True or False, it is {where!r}"
+        )

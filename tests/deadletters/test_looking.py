@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
+from io import StringIO
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -187,19 +189,32 @@ class TestWhatIsRefused:
             lambda: dead.remove(["a"], limit=-1),
             lambda: dead.import_([], limit=-1),
         ):
-            with pytest.raises(InvalidArgument, match="limit must be a number from 0 on, it is -1"):
+            with pytest.raises(InvalidArgument, match="limit must be a whole number from 0 on, it is -1"):
                 call()
-        with pytest.raises(InvalidArgument, match="size must be a number from 1 on, it is 0"):
+        with pytest.raises(InvalidArgument, match="size must be a whole number from 1 on, it is 0"):
             dead.pages(size=0)
-        for rate in (0.0, -1.0, float("inf"), float("nan")):
-            with pytest.raises(InvalidArgument, match="rate must be messages per second above 0"):
-                dead.replay(rate=rate)
-        with pytest.raises(
-            InvalidArgument, match="max_replays must be a number from 0 on, or None, it is -1"
-        ):
+        for rate in (0.0, -1.0, float("inf"), float("nan"), "20"):
+            with pytest.raises(InvalidArgument, match="rate must be a number of messages a second above 0"):
+                dead.replay(rate=rate)  # type: ignore[arg-type]
+        with pytest.raises(InvalidArgument, match="max_replays must be a whole number from 0 on, it is -1"):
             dead.replay(max_replays=-1)
-        with pytest.raises(InvalidArgument, match="start must be a line's number from 1 on, it is 0"):
+        with pytest.raises(InvalidArgument, match="start must be a whole number from 1 on, it is 0"):
             dead.import_([], start=0)
+
+    def test_what_is_no_choice_and_no_file(self, client: QueueClient) -> None:
+        dead = client.dead_letters("jobs")
+        where: Any = "Timeout"
+        file: Any = "letters.ndjson"
+
+        for call in (
+            lambda: dead.replay(where=where),
+            lambda: dead.export(StringIO(), where=where),
+            lambda: dead.import_([], where=where),
+        ):
+            with pytest.raises(InvalidArgument, match="where must be a function .* it is 'Timeout'"):
+                call()
+        with pytest.raises(InvalidArgument, match="open for writing, it is 'letters.ndjson'"):
+            dead.export(file)
 
     def test_a_queue_without_dead_letters(self, client: QueueClient) -> None:
         nested = client.dead_letters("jobs" + DEAD)
