@@ -23,7 +23,7 @@ from queue_runtime.config import parse_url
 from queue_runtime.errors import InvalidMessage, QueueError
 from tests.web.agreed import OPEN_FOR, SUBMITTED
 from tests.web.marks import marked
-from tests.web.sockets import mine
+from tests.web.sockets import mine, runs_here
 
 URL = os.environ["QUEUE_RUNTIME_URL"]
 PARENT = os.environ["WEB_PARENT"]
@@ -62,7 +62,9 @@ class _First:
         """Its threads, and connections to the endpoint."""
         with self._lock:
             if os.getpid() not in self._seen:
-                threads = [each.name for each in threading.enumerate()]
+                # After a fork that Python did not hear of it still counts threads of the parent's.
+                alive = [each for each in threading.enumerate() if runs_here(each)]
+                threads = [each.name for each in alive]
                 ours = [name for name in threads if name.startswith("queue_runtime")]
                 self._seen[os.getpid()] = ours, mine(URL)
             return self._seen[os.getpid()]

@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
 PROC = Path("/proc")
 
 HAS_PROC = (PROC / "self" / "net" / "tcp").exists()
+
+
+def runs_here(thread: Thread) -> bool:
+    """It is a thread of this process, as the system tells where it does."""
+    return not HAS_PROC or (PROC / "self" / "task" / str(thread.native_id)).exists()
+
 
 ESTABLISHED = "01"
 """https://docs.kernel.org/networking/proc_net_tcp.html"""
