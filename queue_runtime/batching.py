@@ -1,4 +1,4 @@
-"""Group commit: calls made at the same time share requests, and none waits for company."""
+"""Group commit: calls made at the same time share requests; one that is alone leaves at once."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from queue_runtime.errors import (
     ProviderError,
     QueueError,
 )
+from queue_runtime.retry import check_whole
 from queue_runtime.scheduler import Scheduler
 
 log = logging.getLogger("queue_runtime")
@@ -36,12 +37,13 @@ SLOW = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPolicy:
-    """How calls made at the same time share requests to the broker. Nothing waits for company: a call that
-    finds nothing under way leaves at once.
+    """How calls made at the same time share requests to the broker. A call leaves at once if no request is
+    under way; calls made meanwhile share the next one.
 
     At most `max_in_flight` requests of one kind are under way on one queue. One that is not full leaves when
     fewer than `partial_in_flight` are. `max_pending` bounds the messages given to `submit` that were not sent
-    yet, for each queue; `submit` waits for room.
+    yet, for each queue; `submit` waits for room. Raises `ConfigurationError`, naming the setting, for what is
+    no whole number from 1 on, or a `partial_in_flight` above `max_in_flight`.
     """
 
     max_in_flight: int = 8
@@ -50,9 +52,7 @@ class BatchPolicy:
 
     def __post_init__(self) -> None:
         for name in ("max_in_flight", "partial_in_flight", "max_pending"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigurationError(f"batching.{name} must be a whole number from 1 on, it is {value!r}")
+            check_whole(f"batching.{name}", getattr(self, name), least=1)
         if self.partial_in_flight > self.max_in_flight:
             raise ConfigurationError(
                 f"batching.partial_in_flight must be at most max_in_flight ({self.max_in_flight}), it is "

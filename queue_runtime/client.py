@@ -201,8 +201,10 @@ class QueueClient:
         self._settle(messages, lambda message: Complete(message.delivery))
 
     def abandon(self, messages: Messages, *, delay: float = 0.0) -> None:
-        """Give messages back, to be handed out again after *delay* seconds (SQS: whole ones, rounded up; Service
-        Bus, which has no such delay, gets a scheduled copy for a long one).
+        """Give messages back, to be handed out again after *delay* seconds.
+
+        SQS takes whole seconds, rounded up. Service Bus has no such delay: there a long one makes a scheduled
+        copy.
 
         Raises `LeaseLost`, `InvalidReceipt` or `OutcomeUnknown`; for several messages `BatchFailed`; and
         `InvalidArgument` for a *delay* that is none.
@@ -243,7 +245,7 @@ class QueueClient:
         A lease that is lost all the same says so: `message.lease.lost`, `message.lease.check()`. For one that
         is kept alive already (by a worker, by a block around this one) this changes nothing.
 
-        Raises `Closed`, and `SettlementError` for a message of another client or of the parent of this process.
+        Raises `Closed`, and `SettlementError` for a message of another client or of this process's parent.
         """
         runtime = self.runtime()
         runtime.check_open()
@@ -306,8 +308,8 @@ class QueueClient:
     def describe(self, queue: str) -> QueueDescription:
         """Ask the broker for kind, counts, lease, limits and capabilities of *queue*.
 
-        Raises `QueueNotFound`, `AuthorizationFailed`, or the broker's error. Counts and limits that it does not
-        tell are None.
+        Raises `QueueNotFound`, `AuthorizationFailed`, or the broker's error. Counts and limits that it does
+        not tell are None.
         """
         runtime = self.runtime_for(queue)
         return runtime.describe(runtime.target(queue))

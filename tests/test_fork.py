@@ -259,6 +259,23 @@ class TestWhatIsTheParents:
             assert in_child(child) == ["forked", 1]
             assert worker.status().state == "running"
 
+    def test_worker_can_be_stopped_and_started_in_the_child(self, client: QueueClient) -> None:
+        with Worker(client, "jobs", lambda message: None, concurrency=2) as worker:
+
+            def child() -> list[Any]:
+                nothing = worker.stop()
+                client.send("jobs", Message(body=b"x"))
+                return [nothing.completed, worker.run_until_idle().completed, worker.status().state]
+
+            assert in_child(child) == [0, 1, "stopped"]
+            assert worker.status().state == "running"
+
+    def test_worker_answers_in_the_child_though_it_was_just_being_started(self, client: QueueClient) -> None:
+        worker = Worker(client, "jobs", lambda message: None, concurrency=2)
+
+        with worker._changed:
+            assert in_child(lambda: [worker.status().state, worker.health().alive]) == ["new", False]
+
 
 class TestALockThatAThreadHeldAtTheFork:
     def test_is_waited_for_by_nobody_in_the_child(self) -> None:

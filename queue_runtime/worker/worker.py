@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -74,8 +75,9 @@ class Worker:
 
     `run` stops by itself when the broker has answered nothing for *give_up_after* seconds (None: it never
     does). One worker serves one queue; several may share a client, its threads and its leases. A worker that
-    runs when its process forks runs in the parent only; its `status` in the child says so. One that still
-    runs when the interpreter ends is stopped first. Raises `ConfigurationError` for what cannot work; the
+    runs when its process forks runs in the parent only: in the child its `status` is `forked`, `stop` does
+    nothing, and `start` and `run` begin a run of the child's own. One that still runs when the interpreter
+    ends is stopped first. Raises `ConfigurationError` for what cannot work; the
     queue is looked at by `start`.
     """
 
@@ -151,6 +153,7 @@ class Worker:
             give_up_after=give_up_after,
         )
         self._signals: list[int] = []  # written by signal handlers, which take no lock
+        self._pid = os.getpid()
         self._changed = Condition()
         # guarded by _changed
         self._work: Work | None = None
@@ -215,6 +218,7 @@ class Worker:
         returns the whole.
         """
         _check_deadline(deadline)
+        self._notice_fork()
         with self._changed:
             work = self._work
             self._called_off = self._called_off or self._starting
@@ -223,6 +227,7 @@ class Worker:
 
     def status(self) -> WorkerStatus:
         """How it is doing, at this moment."""
+        self._notice_fork()
         with self._changed:
             work, starting = self._work, self._starting
         if work is None or starting:
@@ -232,6 +237,7 @@ class Worker:
 
     def health(self) -> WorkerHealth:
         """Whether it does its work, for a probe; see `HealthServer`."""
+        self._notice_fork()
         with self._changed:
             work, starting = self._work, self._starting
         if work is None or starting:
@@ -255,7 +261,15 @@ class Worker:
             f"| held {now.held} | leases {now.leases}]>"
         )
 
+    def _notice_fork(self) -> None:
+        """In a child a thread that is not here may hold the lock."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._changed = Condition()
+            self._starting = False
+
     def _start(self, *, poll: float, turn: Turn) -> None:
+        self._notice_fork()
         runtime = self._client.runtime_for(self._queue)
         target = runtime.target(self._queue)
         found = runtime.describe(target)
@@ -291,6 +305,7 @@ class Worker:
 
     def _start_when_it_answers(self) -> StopReport | None:
         """Start, or wait for the broker to answer; a report if that was called off or has lasted too long."""
+        self._notice_fork()
         runtime = self._client.runtime_for(self._queue)
         began = runtime.clock.monotonic()
         with self._changed:

@@ -137,7 +137,7 @@ class TestBatching:
         if queue == "own":
             gate.wait_until_reached()
         else:
-            wait_until(lambda: lane._items == 1)
+            wait_until(lambda: len(lane._waiting) == 1)
 
 
 class TestSendTimeout:

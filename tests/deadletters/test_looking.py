@@ -211,9 +211,9 @@ class TestWhatIsRefused:
             lambda: dead.export(StringIO(), where=where),
             lambda: dead.import_([], where=where),
         ):
-            with pytest.raises(InvalidArgument, match="where must be a function .* it is 'Timeout'"):
+            with pytest.raises(InvalidArgument, match=r"where must be a function .* it is 'Timeout'"):
                 call()
-        with pytest.raises(InvalidArgument, match="open for writing, it is 'letters.ndjson'"):
+        with pytest.raises(InvalidArgument, match=r"open for writing, it is 'letters\.ndjson'"):
             dead.export(file)
 
     def test_a_queue_without_dead_letters(self, client: QueueClient) -> None:
