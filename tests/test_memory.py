@@ -61,7 +61,10 @@ class TestDeclaringQueues:
             ("memory://?lease=nan", "lease must be"),
             ("memory://?max_message_size=0", "max_message_size must be"),
             ("memory://?max_message_size=big", "max_message_size must be"),
-            ("memory://?dead_letter_expired=yes", "dead_letter_expired is true or false, not 'yes'"),
+            (
+                "memory://?dead_letter_expired=yes",
+                "dead_letter_expired = 'yes' is not usable: write true or false",
+            ),
             ("memory://?leases=1", "unknown option 'leases'"),
         ],
     )

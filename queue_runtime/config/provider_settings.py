@@ -112,3 +112,30 @@ class ProviderSettings:
                 "given); leave credential= out",
                 provider=self.provider,
             )
+
+    def number(self, name: str, default: float, least: float, most: float, *, whole: bool = False) -> float:
+        """The option *name* as a number, *default* where it is not given. Raises `ConfigurationError`."""
+        text = self.options.get(name)
+        if text is None:
+            return default
+        try:
+            value = float(int(text) if whole else text)
+        except ValueError:
+            value = float("nan")
+        if not least <= value <= most:
+            kind = "a whole number" if whole else "a number"
+            way_out = f"give {kind} from {least:g} to {most:g}, or leave it out for {default:g}"
+            raise self._not_usable(name, text, way_out)
+        return value
+
+    def switch(self, name: str) -> bool | None:
+        """The option *name*, None where it is not given. Raises `ConfigurationError`."""
+        text = self.options.get(name)
+        if text not in (None, "true", "false"):
+            raise self._not_usable(name, text, "write true or false, or leave it out")
+        return None if text is None else text == "true"
+
+    def _not_usable(self, name: str, text: str | None, way_out: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self.provider}: {name} = {text!r} is not usable: {way_out}", provider=self.provider
+        )

@@ -33,7 +33,7 @@ from queue_runtime.provider import (
     never,
 )
 from queue_runtime.providers.memory_broker import MemoryBroker
-from queue_runtime.providers.memory_options import declared, flag, number
+from queue_runtime.providers.memory_options import declared, number
 from queue_runtime.providers.memory_queues import (
     GroupQueue,
     PlainQueue,
@@ -89,7 +89,7 @@ def create(settings: ProviderSettings, clock: Clock) -> InMemoryClient:
     broker.declare(
         declared(settings.options.get("queues", "")),
         lease=lease,
-        dead_letter_expired=flag(settings, "dead_letter_expired"),
+        dead_letter_expired=settings.switch("dead_letter_expired"),
     )
     return InMemoryClient(broker, max_message_size=size)
 

@@ -44,11 +44,3 @@ def number(settings: ProviderSettings, name: str) -> float | None:
     if not 0 < value < float("inf"):
         raise ConfigurationError(f"memory: {name} must be a number above 0, it is {text!r}")
     return value
-
-
-def flag(settings: ProviderSettings, name: str) -> bool | None:
-    """The option as true or false; None where it is not given."""
-    text = settings.options.get(name)
-    if text not in (None, "true", "false"):
-        raise ConfigurationError(f"memory: {name} is true or false, not {text!r}")
-    return None if text is None else text == "true"

@@ -29,6 +29,9 @@ REQUEST_TIMEOUT = 5.0
 RECEIVERS = 16
 OPENINGS = 16
 SENDERS = 4
+MOST_LINKS = 1000
+"""Of each kind, at most: a bound of ours. All clients of a namespace share 5,000 AMQP connections.
+https://learn.microsoft.com/azure/service-bus-messaging/service-bus-quotas"""
 
 CONNECTION_STRING_VARIABLES = ("AZURE_SERVICEBUS_CONNECTION_STRING", "AZURE_SERVICEBUS_CONNECTIONSTRING")
 """Looked at where neither the URL nor the program names a namespace or a credential. The second is the name
@@ -77,7 +80,7 @@ class ServiceBusOptions:
                 refuse(f"{name} is empty; give it a value, or leave it out")
         endpoint = routes.endpoint(given.get("endpoint"))
         proxy = routes.proxy(given.get("proxy"))
-        timeout = _number(given, "request_timeout", REQUEST_TIMEOUT, 0.1, 60.0)
+        timeout = settings.number("request_timeout", REQUEST_TIMEOUT, 0.1, 60.0)
         string = _connection_string(settings)
         if string is not None:
             _check_beside(settings, string)
@@ -87,9 +90,9 @@ class ServiceBusOptions:
             transport=routes.transport(given.get("transport"), proxy),
             proxy=proxy,
             request_timeout=timeout,
-            receivers=_count(given, "receivers", RECEIVERS),
-            openings=_count(given, "openings", OPENINGS),
-            senders=_count(given, "senders", SENDERS),
+            receivers=int(settings.number("receivers", RECEIVERS, 1, MOST_LINKS, whole=True)),
+            openings=int(settings.number("openings", OPENINGS, 1, MOST_LINKS, whole=True)),
+            senders=int(settings.number("senders", SENDERS, 1, MOST_LINKS, whole=True)),
             namespace=string.address if string is not None else _namespace(settings.location, endpoint),
             tls=string is None or not string.emulator,
             # Last: nothing of it is made for settings that are refused.
@@ -224,26 +227,3 @@ def _http(timeout: float, proxy: routes.Proxy | None) -> dict[str, Any]:
     """What the clients of azure-core are told; on their own they wait five minutes."""
     proxies = {"proxies": {"https": proxy.url}} if proxy is not None else {}
     return {"connection_timeout": timeout, "read_timeout": timeout, **proxies}
-
-
-def _count(options: Mapping[str, str], name: str, default: int) -> int:
-    return int(_number(options, name, default, 1, 1000, whole=True))
-
-
-def _number(
-    options: Mapping[str, str], name: str, default: float, least: float, most: float, *, whole: bool = False
-) -> float:
-    text = options.get(name)
-    if text is None:
-        return default
-    try:
-        value = float(int(text) if whole else text)
-    except ValueError:
-        value = float("nan")
-    if not least <= value <= most:
-        kind = "a whole number" if whole else "a number"
-        refuse(
-            f"{name} = {text!r} is not usable: give {kind} from {least:g} to {most:g}, "
-            f"or leave it out for {default:g}"
-        )
-    return value

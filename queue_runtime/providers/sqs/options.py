@@ -79,22 +79,22 @@ class SqsOptions:
         if region is not None and not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", region):
             raise wrong("region", region, "write it as AWS does, such as sqs://eu-west-1")
         bundle = options.get("ca_bundle")
-        keepalive = _switch(options, "tcp_keepalive")
+        keepalive = settings.switch("tcp_keepalive")
         found = cls(
             region=region,
             endpoint_url=routes.endpoint(options.get("endpoint_url")),
             profile=options.get("profile") or None,
-            request_timeout=_number(options, "request_timeout", REQUEST_TIMEOUT, 0.1, 60.0),
-            connect_timeout=_number(options, "connect_timeout", CONNECT_TIMEOUT, 0.1, 60.0),
-            max_connections=int(_number(options, "max_connections", MAX_CONNECTIONS, 1, 10_000, whole=True)),
+            request_timeout=settings.number("request_timeout", REQUEST_TIMEOUT, 0.1, 60.0),
+            connect_timeout=settings.number("connect_timeout", CONNECT_TIMEOUT, 0.1, 60.0),
+            max_connections=int(settings.number("max_connections", MAX_CONNECTIONS, 1, 10_000, whole=True)),
             ca_bundle=routes.ca_bundle(bundle) if bundle is not None else None,
             client_certificate=routes.client_certificate(
                 options.get("client_cert"), options.get("client_key")
             ),
             proxy=routes.proxy(options.get("proxy"), options.get("proxy_credentials_env")),
             tcp_keepalive=keepalive is not False,
-            use_fips_endpoint=_switch(options, "use_fips_endpoint"),
-            use_dualstack_endpoint=_switch(options, "use_dualstack_endpoint"),
+            use_fips_endpoint=settings.switch("use_fips_endpoint"),
+            use_dualstack_endpoint=settings.switch("use_dualstack_endpoint"),
         )
         found._check_beside_endpoint()
         return found
@@ -176,28 +176,3 @@ class SqsOptions:
                     routes.refuse(
                         f"{name} has no effect: endpoint_url = {self.endpoint_url!r} is without TLS"
                     )
-
-
-def _switch(options: Mapping[str, str], name: str) -> bool | None:
-    text = options.get(name)
-    if text is None:
-        return None
-    if text not in ("true", "false"):
-        raise wrong(name, text, "write true or false, or leave it out")
-    return text == "true"
-
-
-def _number(
-    options: Mapping[str, str], name: str, default: float, least: float, most: float, *, whole: bool = False
-) -> float:
-    text = options.get(name)
-    if text is None:
-        return default
-    try:
-        value = float(int(text) if whole else text)
-    except ValueError:
-        value = float("nan")
-    if not least <= value <= most:
-        kind = "a whole number" if whole else "a number"
-        raise wrong(name, text, f"give {kind} from {least:g} to {most:g}, or leave it out for {default:g}")
-    return value
