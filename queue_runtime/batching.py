@@ -68,7 +68,7 @@ class Parcel(Generic[I]):
     size: int = 0
     """Bytes; 0 where they do not count."""
     left: bool = False
-    """It is in a request, or was. Guarded by its lane."""
+    """It is in a request, or was, or was withdrawn: it does not wait any more. Guarded by its lane."""
 
 
 Told = Sequence[tuple[Parcel[I], Sequence[Outcome[R]]]]
@@ -136,7 +136,8 @@ class Lane(Generic[I, R]):
         requests can leave, for as long as that is true."""
         with self._lock:
             for parcel in parcels:
-                self._waiting[parcel] = None
+                if not parcel.left:  # else it was withdrawn before it came here
+                    self._waiting[parcel] = None
             may_leave = self._may_leave()
             if not may_leave:
                 self._look_again_later()
@@ -150,7 +151,8 @@ class Lane(Generic[I, R]):
         with self._lock:
             if parcel.left:
                 return False
-            self._waiting.pop(parcel, None)  # None: `add` was interrupted
+            parcel.left = True  # it may be on its way to `add`, or `add` was interrupted
+            self._waiting.pop(parcel, None)
             return True
 
     def call_back(self, act: Callable[[], object]) -> None:

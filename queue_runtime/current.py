@@ -57,7 +57,8 @@ class MessageLogFilter(logging.Filter):
 
 def _facts_of(record: logging.LogRecord) -> dict[str, str | int]:
     current = _facts(_current.get())
-    event = {name: value for name, value in record.__dict__.items() if name.startswith("event_")}
+    ours = record.name == "queue_runtime" and "event" in record.__dict__
+    event = {name: value for name, value in record.__dict__.items() if ours and name.startswith("event_")}
     told = {name: value for name in _NOTHING if (value := event.get(f"event_{name}")) is not None}
     if "message_id" in told:
         if "event_attempts" in event:

@@ -93,6 +93,11 @@ class SessionExecutor(Executor):
         """Run *fn* after everything submitted earlier with the same *session_id* has ended."""
         return self._add(_Task(fn, (args, kwargs), session_id))
 
+    def is_busy(self, session_id: Hashable) -> bool:
+        """What is submitted with this *session_id* now has to wait for another task."""
+        with self._changed:
+            return session_id in self._lanes
+
     def claim(self, threads: int) -> None:
         """Set *threads* aside for somebody whose tasks must not wait for another's; `claim(-n)` returns them.
 

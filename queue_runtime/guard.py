@@ -175,7 +175,9 @@ class GuardedProvider(ProviderClient):
         self._known: dict[str, Capabilities] = {}
 
     def describe(self, queue: str) -> QueueDescription:
-        return self._call("describe", queue, lambda: self._inner.describe(queue))
+        found = self._call("describe", queue, lambda: self._inner.describe(queue))
+        self._known[queue] = found.capabilities
+        return found
 
     def known(self, queue: str) -> Capabilities | None:
         """What `capabilities` answers without asking a broker."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Hashable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -194,8 +193,12 @@ class LeaseRenewer:
             self._submit(held.lane, due)
 
     def _submit(self, lane: Lane, due: list[Held]) -> None:
-        with suppress(Closed):  # the client is closing: it has no more use for its leases
+        try:
             self._pool.submit_in(lane.key, self._renew, lane, due)
+        except Closed:
+            pass  # the client is closing: it has no more use for its leases
+        except RuntimeError:  # no thread is to be had: the interpreter ends, and handlers still have time
+            self._renew(lane, due)
 
     def _renew(self, lane: Lane, due: list[Held]) -> None:
         with self._changed:

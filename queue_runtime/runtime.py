@@ -86,6 +86,8 @@ class Runtime:
         self._closed = False
         self._dispatchers: dict[str, GroupDispatcher] = {}
         self._outboxes: dict[str, Outbox] = {}
+        self._asking: dict[str, Future[Capabilities]] = {}
+        """What queues can do that are not known yet."""
         self._histories: dict[str, History] = {}
         self._closing: list[tuple[Callable[[float], object], Callable[[], bool]]] = []
 
@@ -115,7 +117,7 @@ class Runtime:
         if known is not None:
             return known
         began = self.clock.monotonic() if since is None else since
-        return self._in_time(began + timeout, ask, f"what queue {self.name_of(target)!r} can do")
+        return self._in_time(target, began + timeout, ask, f"what queue {self.name_of(target)!r} can do")
 
     def describe(self, target: str) -> QueueDescription:
         return self.retrying("describe", target, lambda: self.provider.describe(target))
@@ -203,8 +205,12 @@ class Runtime:
         """
 
         def submit() -> None:
-            with suppress(Closed):  # what the action was for ended with the client
+            try:
                 self.pool.submit_in(("later", lane), action)
+            except Closed:
+                pass  # what the action was for ended with the client
+            except RuntimeError:  # no thread is to be had: the interpreter ends
+                action()
 
         with suppress(Closed):
             self.scheduler.call_later(delay, submit)
@@ -285,26 +291,41 @@ class Runtime:
             attempt += 1
         return [done[i] if done[i].ok else unknown.get(i, done[i]) for i in range(entries)]
 
-    def _in_time(self, deadline: float, ask: Callable[[], T], what: str) -> T:
-        """*ask* on another thread, which goes on when the time is up. Raises `OperationTimeout` then."""
+    def _in_time(
+        self, target: str, deadline: float, ask: Callable[[], Capabilities], what: str
+    ) -> Capabilities:
+        """*ask* about *target* on another thread, which goes on when the time is up: `OperationTimeout` then.
+        One question about a queue is under way at a time: a broker that does not answer has one thread."""
         if deadline == float("inf") or self.carriers.runs_here():
             return ask()
-        try:
-            answer = self.carriers.submit(ask)
-        except RuntimeError:  # closed, or no thread is to be had
-            return ask()
-        changed = Condition()
+        while True:
+            try:
+                answer, mine = self._question(target, ask)
+            except RuntimeError:  # closed, or no thread is to be had
+                return ask()
+            with self._changed:
+                self.clock.wait_until(self._changed, answer.done, deadline)
+            if not answer.done():
+                raise OperationTimeout(f"{what} was not answered in time", provider=self.provider.name)
+            if mine or answer.exception() is None:
+                return answer.result()
+            # It was another's, which may have had less time.
 
-        def tell(_: object) -> None:
-            with changed:
-                changed.notify_all()
+    def _question(self, target: str, ask: Callable[[], Capabilities]) -> tuple[Future[Capabilities], bool]:
+        """The question about *target* that is under way, and whether it is this one."""
 
-        answer.add_done_callback(tell)
-        with changed:
-            self.clock.wait_until(changed, answer.done, deadline)
-        if not answer.done():
-            raise OperationTimeout(f"{what} was not answered in time", provider=self.provider.name)
-        return answer.result()
+        def answered(_: object) -> None:
+            with self._changed:
+                self._asking.pop(target, None)
+                self._changed.notify_all()
+
+        with self._changed:
+            found = self._asking.get(target)
+            if found is not None:
+                return found, False
+            answer = self._asking[target] = self.carriers.submit(ask)
+        answer.add_done_callback(answered)
+        return answer, True
 
     def _tell_retry(self, operation: str, target: str, attempt: int, delay: float, error: QueueError) -> None:
         self.events(

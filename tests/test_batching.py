@@ -331,6 +331,16 @@ class TestTakingBack:
     def test_is_possible_where_it_was_never_taken(self, make: Make) -> None:
         assert make().lane.withdraw(Parcel(["a"]))
 
+    def test_keeps_it_also_from_who_is_about_to_give_it(self, make: Make) -> None:
+        """Its sender has been told that it was not sent."""
+        house = make()
+        parcel = Parcel(["a"])
+
+        assert house.lane.withdraw(parcel)
+        house.lane.add([parcel], wanted=lambda: True)
+
+        assert house.requests == []
+
     def test_is_too_late_when_it_has_left(self, make: Make) -> None:
         house = make()
         house.open.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
@@ -325,6 +325,16 @@ def test_what_a_queue_can_do_is_asked_once_and_again_when_it_was_gone(post: Post
     assert post.provider.known("mails") is None
     assert post.provider.capabilities("mails") == post.provider.known("mails")
     assert len(post.script.calls("capabilities")) == 2
+
+
+def test_what_a_queue_can_do_is_known_from_its_description_too(post: Post) -> None:
+    post.provider.capabilities("mails")
+    now = replace(post.provider.describe("mails").capabilities, max_batch=3)
+    post.script.then("describe", lambda act: replace(act.run(), capabilities=now))
+
+    post.provider.describe("mails")
+
+    assert post.provider.capabilities("mails") == now
 
 
 def test_what_asks_the_broker_nothing_is_not_counted(post: Post) -> None:

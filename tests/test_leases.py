@@ -369,3 +369,23 @@ class TestFailures:
 
         assert [lease.lost for lease in leases] == [True, False]
         house.close()
+
+
+def test_where_no_thread_is_to_be_had_the_scheduler_renews(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.12 starts none while the interpreter ends, and handlers still have time."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(house.pool, "submit_in", refuse)
+    broker = house.broker()
+    lease = house.hold(broker)
+
+    for _ in range(20):
+        house.clock.block_until(1)
+        house.clock.advance(5.0)
+
+    assert len(broker.calls) >= 5
+    assert not lease.lost

@@ -13,7 +13,7 @@ from queue_runtime.nearest import did_you_mean
 QUEUE_PREFIX = "queue."
 """Begins the names of a URL's parameters that map logical queue names."""
 
-_PROVIDER = re.compile("[a-z][a-z0-9_-]*")
+_PROVIDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _NO_PLACE = re.compile("[@;=]")
 
 
@@ -75,8 +75,7 @@ class ProviderSettings:
         # Without the values: a connection string may have been given in their place.
         if not _PROVIDER.fullmatch(self.provider):
             raise ConfigurationError(
-                "provider must be a name of lower-case letters, digits, '-' and '_', such as 'sqs'; what was "
-                "given is none"
+                "provider must be a name of letters, digits and '._+-', such as 'sqs'; what was given is none"
             )
         if _NO_PLACE.search(self.location):
             raise ConfigurationError(
@@ -120,7 +119,7 @@ class ProviderSettings:
             return default
         try:
             value = float(int(text) if whole else text)
-        except ValueError:
+        except (ValueError, OverflowError):
             value = float("nan")
         if not least <= value <= most:
             kind = "a whole number" if whole else "a number"

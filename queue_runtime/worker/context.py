@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -184,7 +184,14 @@ class Context:
             if lane is None:
                 self.runtime.executor.submit(act)
             else:
-                self.runtime.executor.submit_in((self.runtime, self.target, lane), act)
+                self.runtime.executor.submit_in(self._lane(lane), act)
+
+    def is_busy(self, lane: str) -> bool:
+        """What is submitted with this *lane* now has to wait, here or for another worker of the client."""
+        return self.runtime.executor.is_busy(self._lane(lane))
+
+    def _lane(self, lane: str) -> Hashable:
+        return self.runtime, self.target, lane
 
     def _enter(self, run: Run, message: ReceivedMessage) -> tuple[BaseException | None, bool]:
         """What the handler raised, if it did, and whether it ran for too long."""

@@ -213,6 +213,10 @@ class Fetcher:
         self._context.in_hand.pause(f"{type(error).__name__}: {error}", delay, asked_at)
 
 
+LONGEST_REST = 300.0
+"""Seconds: a broker may ask for a day by mistake, and nobody would see that it is well again."""
+
+
 def rest_after(error: Exception, failures: int, now: Callable[[], datetime]) -> float:
     """Seconds until the broker is asked again after *error*, with which *failures* questions in a row have
     failed. An open breaker has asked nobody: it is no failure, and says itself when to ask again."""
@@ -220,4 +224,4 @@ def rest_after(error: Exception, failures: int, now: Callable[[], datetime]) -> 
         return max(0.0, (error.retry_at - now()).total_seconds()) + random.uniform(0.1, JITTER)
     delay = backoff(max(1, failures), base=0.5, cap=30.0, floor=0.1, random=random.random)
     asked_for = error.retry_after if isinstance(error, QueueError) else None
-    return max(delay, asked_for or 0.0)
+    return max(delay, min(asked_for or 0.0, LONGEST_REST))

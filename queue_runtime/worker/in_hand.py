@@ -235,7 +235,7 @@ class InHand:
                 self._making_way.add(run)
 
     def may_go_on(self, run: Run) -> bool:
-        """*run* had to wait, and it is its turn. False if the worker has paused, and tries another."""
+        """It is the turn of *run*. False if the worker has paused, and tries another."""
         with self._changed:
             return self._processing.pause is None or self._processing.is_probe(run)
 
@@ -400,7 +400,7 @@ class InHand:
     def _probe_due(self) -> float | None:
         """When the next probe may be fetched, on the monotonic scale; None if that is not what is waited
         for."""
-        return self._processing.changes_at() if self._free() else None
+        return self._processing.changes_at() if self._free() and not self._making_way else None
 
     def _may_take(self, least: int) -> bool:
         allowed = 0 if self._making_way else self._processing.may_fetch(self._clock.monotonic())

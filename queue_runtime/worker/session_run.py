@@ -73,13 +73,13 @@ class SessionRun:
             self._session.keep_alive()
         go = partial(self._submit, self._step)
         stuck = self._context.in_hand.stand_behind(self, self._session.session_id, go)
+        if stuck is not None or self._context.is_busy(self._session.session_id):
+            with self._lock:
+                if self._state is _State.ARRIVED:
+                    patience = max(self._context.policy.max_hold, stuck or 0.0)
+                    self._retry = self._context.later(self, patience, self._make_way)
         if stuck is None:
             go()
-            return
-        with self._lock:
-            if self._state is _State.ARRIVED:
-                patience = max(self._context.policy.max_hold, stuck)
-                self._retry = self._context.later(self, patience, self._make_way)
 
     def stop(self) -> None:
         with self._lock:
@@ -126,10 +126,10 @@ class SessionRun:
         with self._lock:
             if self._state not in (_State.ARRIVED, _State.STEPPING, _State.WAITING):
                 return
-            arrived, self._state = self._state is _State.ARRIVED, _State.STEPPING
-            if arrived and self._retry is not None:
+            if self._state is _State.ARRIVED and self._retry is not None:
                 self._retry.cancel()
-        over = self._session.lease.lost or (arrived and not self._context.in_hand.may_go_on(self))
+            self._state = _State.STEPPING
+        over = self._session.lease.lost or not self._context.in_hand.may_go_on(self)
         if over or self._is_leaving() or (self._head is None and self._turn_is_over()):
             self._give_back()
             return
@@ -193,7 +193,7 @@ class SessionRun:
                 return  # it was stopped in the line
             self._state = _State.RUNNING
         message = self._head
-        if message is None or self._session.lease.lost:
+        if message is None or self._session.lease.lost or not self._context.in_hand.may_go_on(self):
             self._give_back()
             return
         started = self._context.runtime.clock.monotonic()

@@ -264,9 +264,9 @@ class Worker:
     def _notice_fork(self) -> None:
         """In a child a thread that is not here may hold the lock."""
         if self._pid != os.getpid():
-            self._pid = os.getpid()
             self._changed = Condition()
             self._starting = False
+            self._pid = os.getpid()  # last: another thread of the child may ask meanwhile
 
     def _start(self, *, poll: float, turn: Turn) -> None:
         self._notice_fork()

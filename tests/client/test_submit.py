@@ -254,6 +254,23 @@ class TestASend:
             assert client.send("groups", message("a2")) == "a2"
             assert stored(client, "groups") == ["a2"]
 
+    def test_to_such_a_queue_shares_the_question_with_others(self, script: Script) -> None:
+        """Else the threads that make requests would all wait for one queue that does not answer."""
+        clock = FakeClock()
+        with (
+            scripted(script, clock=clock) as client,
+            ThreadPoolExecutor(4) as aside,
+            Gate() as gate,
+        ):
+            script.then("capabilities", gate)
+            sending = [aside.submit(client.send, "groups", message(f"{name}1")) for name in "abcd"]
+            gate.wait_until_reached()
+            clock.block_until(4)
+            gate.open()
+
+            assert {each.result(REAL) for each in sending} == {"a1", "b1", "c1", "d1"}
+            assert len(script.calls("capabilities")) == 1
+
     def test_ends_at_its_deadline_though_its_own_request_does_not(self, script: Script) -> None:
         clock = FakeClock()
         with scripted(script, clock=clock) as client, ThreadPoolExecutor(1) as aside, Gate() as gate:

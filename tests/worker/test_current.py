@@ -178,6 +178,15 @@ class TestMessageLogFilter:
 
         assert written[:2] == ["       -|-  |00|alone", "  events|-  |03|at work"]
 
+    def test_what_another_program_calls_so_is_no_event_of_the_librarys(self) -> None:
+        record = logging.makeLogRecord(
+            {"name": "app", "msg": "x", "event_message_id": "theirs", "event_attempts": "many"}
+        )
+
+        MessageLogFilter().filter(record)
+
+        assert (record.message_id, record.attempt) == ("-", 0)  # type: ignore[attr-defined]
+
     def test_a_record_of_an_event_tells_of_the_events_message(self) -> None:
         failed = HandlerFailed(
             queue="events",

@@ -9,10 +9,11 @@ import pytest
 
 from queue_runtime import QueueClient, Worker
 from queue_runtime.breaker import BreakerPolicy
+from queue_runtime.clock import SystemClock
 from queue_runtime.errors import ConnectionFailed, Throttled
 from queue_runtime.events import CircuitOpened, Event, FetchFailed
 from queue_runtime.testing import FakeClock
-from queue_runtime.worker.fetcher import JITTER
+from queue_runtime.worker.fetcher import JITTER, LONGEST_REST, rest_after
 from tests.fakes import Act, Script, fails, scripted
 from tests.worker.hands import ANY_QUEUE, FETCH, SOON, URL, Desk
 from tests.worker.resting import let_pass
@@ -175,3 +176,10 @@ def test_a_broker_that_asks_for_time_at_the_start_has_it(
     assert watch.delays() == [12.0]
     worker.stop()
     running.join(SOON)
+
+
+def test_a_broker_that_asks_for_a_day_is_asked_again_before_that() -> None:
+    asked_for = Throttled("come again tomorrow")
+    asked_for.retry_after = 86_400.0
+
+    assert rest_after(asked_for, 1, SystemClock().now) == LONGEST_REST

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from queue_runtime import Message, QueueClient, Worker
+from queue_runtime import BreakerPolicy, Message, QueueClient, Worker
 from queue_runtime.errors import ConnectionFailed
 from queue_runtime.events import Event, FetchFailed
 from queue_runtime.testing import FakeClock
@@ -235,3 +235,45 @@ def test_one_that_found_nothing_asks_again_when_another_has_found_nothing_too(cl
     assert not resting.is_alive()
     in_hand.found_nothing(moves)
     assert in_hand.wait(in_hand.is_idle, 0.0)
+
+
+class Nobody:
+    """A run of which nothing is asked."""
+
+    def stop(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def overdue(self) -> bool:
+        return False
+
+
+def test_who_waits_for_permits_waits_while_something_goes_back_for_others(clock: FakeClock) -> None:
+    """Also where the probe of a pause is due, and would be fetched."""
+    in_hand = InHand(
+        clock,
+        prefetch=4,
+        concurrency=2,
+        breaker=BreakerPolicy(minimum_calls=1, failure_rate=0.1, open_for=1.0),
+    )
+    failed, stuck = Nobody(), Nobody()
+    permits = in_hand.take_permits(2)
+    assert permits is not None
+    in_hand.begin(failed, permits)
+    in_hand.begin(stuck, permits)
+    in_hand.enter("a", lag=None)
+    in_hand.stand_behind(stuck, "a", lambda: None)
+    in_hand.handled(failed, trouble=True, why="down", started=clock.monotonic())
+    in_hand.end(failed)
+    clock.advance(2.0)  # the next probe is due
+
+    in_hand.make_way(stuck)
+    taken: list[object] = []
+    taking = threading.Thread(target=lambda: taken.append(in_hand.take_permits(1)))
+    taking.start()
+
+    wait_until(lambda: clock.is_parked(taking))
+    in_hand.end(stuck)
+    taking.join(SOON)
+    assert len(taken) == 1
+    in_hand.exit()

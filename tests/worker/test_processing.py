@@ -20,11 +20,11 @@ from queue_runtime.events import (
     ProcessingPaused,
     ProcessingResumed,
 )
-from queue_runtime.executor import SessionExecutor
 from queue_runtime.testing import FakeClock
 from queue_runtime.worker.processing import ProcessingBreaker
 from tests.fakes import Script, fails, scripted
 from tests.worker.hands import ANY_QUEUE, FETCH, URL, Desk, Job, of, send, wait_until
+from tests.worker.resting import is_at_rest
 
 AFTER = 5.0
 """Seconds after which the probe is tried."""
@@ -201,33 +201,9 @@ class System:
             return [text for text, _ in self.calls]
 
 
-def _rests(executor: SessionExecutor, clock: FakeClock) -> bool:
-    with executor._changed:
-        threads, ready, idle = list(executor._threads), len(executor._ready), executor._idle
-    return not ready and idle + sum(clock.is_parked(thread) for thread in threads) >= len(threads)
-
-
-def all_rest(client: QueueClient, clock: FakeClock) -> bool:
-    """Nobody of the library has anything to do until time passes."""
-    runtime = client.runtime()
-    executors = [runtime.executor, runtime.pool, runtime.carriers]
-    workers = {thread for executor in executors for thread in list(executor._threads)}
-    others = [
-        thread
-        for thread in threading.enumerate()
-        if thread.name.startswith("queue_runtime") and thread not in workers
-    ]
-    return clock.is_parked(*others) and all(_rests(executor, clock) for executor in executors)
-
-
 def settle_down(client: QueueClient, clock: FakeClock) -> None:
-    rested = [False]
-
-    def twice() -> bool:
-        before, rested[0] = rested[0], all_rest(client, clock)
-        return before and rested[0]
-
-    wait_until(twice)
+    """Nobody of the library has anything to do until time passes."""
+    wait_until(lambda: is_at_rest(client, clock))
 
 
 def pass_time(client: QueueClient, clock: FakeClock, seconds: float) -> None:

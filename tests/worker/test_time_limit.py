@@ -261,6 +261,37 @@ class TestBehindAStuckHandler:
             assert elsewhere.calls == [("a1", 1), ("a2", 1)]
             assert desk.calls == [("a1", 1)]
 
+    def test_its_session_goes_to_another_process_also_when_its_worker_was_started_anew(
+        self, queue: str, clock: FakeClock, desk: Desk, events: list[Event]
+    ) -> None:
+        url = f"memory://behind-one-given-up-of-{queue}?queues={queue}:{queue}&lease=30"
+        elsewhere = Desk()
+        desk.hold("a1")
+        with ExitStack() as stack:
+            client = stack.enter_context(connect(url, clock=clock, listeners=[events.append]))
+            other = stack.enter_context(connect(url, clock=clock))
+            stack.callback(desk.let_go, "a1")
+            send(client, queue, "a1")
+            worker = Worker(client, queue, desk, policy=replace(POLICY, max_hold=30.0), poll=POLL)
+            worker.start()
+            overrun(client, clock, events, lambda: desk.running)
+            stopping = threading.Thread(target=worker.stop, args=(1.0,))
+            stopping.start()
+            wait_until(lambda: clock.is_parked(stopping))
+            clock.advance(1.0)
+            stopping.join(SOON)
+            worker.start()
+            let_pass(client, clock, until=lambda: worker.status().held == 1, stuck=lambda: desk.running)
+            Worker(other, queue, elsewhere, poll=7.0).start()
+
+            for _ in range(600):
+                wait_until(lambda: is_at_rest(other, clock) and is_at_rest(client, clock, stuck=desk.running))
+                if elsewhere.calls:
+                    break
+                clock.advance(STEP)
+
+            assert elsewhere.calls == [("a1", 1)]
+
     def test_its_session_goes_back_the_more_seldom_the_longer_it_lasts(
         self, client: QueueClient, queue: str, clock: FakeClock, desk: Desk, events: list[Event]
     ) -> None:

@@ -131,7 +131,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """
     text = headers.get("x-amz-retry-after", "").strip()
     if _DIGITS.fullmatch(text):
-        return int(text) / 1000
+        return float(text) / 1000
     text = headers.get("retry-after", "").strip()
     if _DIGITS.fullmatch(text):
         return float(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from types import FrameType
@@ -18,8 +19,20 @@ def all_rest() -> bool:
     """
     me = threading.current_thread()
     theirs = [t for t in threading.enumerate() if t.name.startswith(THEIRS) and t is not me]
-    frames = sys._current_frames()
+    frames = _frames()
     return all(_rests(frames.get(thread.ident or 0)) for thread in theirs)
+
+
+def _frames() -> dict[int, FrameType]:
+    """Where each thread is. On Python 3.11 a collection of garbage in the middle of that can lock up the
+    whole process: https://github.com/python/cpython/issues/106883."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames()
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _rests(frame: FrameType | None) -> bool:
