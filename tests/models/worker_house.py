@@ -137,6 +137,8 @@ class Meeting:
         self._client = client
         self._clock = clock
         self._handler = handler
+        self._before = set(threading.enumerate())
+        """Other clients', which may never be closed: they do not wait for this clock."""
         self._pause = threading.Event()
 
     def meet(self, *beside: threading.Thread) -> None:
@@ -173,7 +175,9 @@ class Meeting:
         others = [
             thread
             for thread in threading.enumerate()
-            if thread not in of_pools and (thread.name.startswith("queue_runtime") or thread in beside)
+            if thread not in of_pools
+            and thread not in self._before
+            and (thread.name.startswith("queue_runtime") or thread in beside)
         ]
         return self._clock.is_parked(*others) and version == self._clock._version
 
