@@ -21,7 +21,7 @@ from typing import Any
 from queue_runtime import ReceivedMessage, Worker, connect
 from tests.web.agreed import CHILDREN, MESSAGES
 from tests.web.marks import marked
-from tests.web.sockets import mine
+from tests.web.sockets import mine, opened
 
 TIMEOUT = 20.0
 """Seconds for a child to say what it saw, and to end."""
@@ -33,7 +33,7 @@ client = connect(URL)
 
 def child(number: int, pipe: Connection) -> None:
     """Send, say what was seen, and stay until the parent has heard all of it."""
-    threads, inherited = _our_threads(), mine(URL)
+    threads, inherited = _our_threads(), opened()
     ids = [client.send("events", marked(f"child-{number}-{n}")) for n in range(MESSAGES)]
     pipe.send(
         {"pid": os.getpid(), "threads": threads, "ids": ids, "inherited": inherited, "sockets": mine(URL)}

@@ -40,6 +40,11 @@ def mine(url: str) -> list[str]:
     return sorted(connections(os.getpid(), port))
 
 
+def opened() -> list[str]:
+    """All sockets that this process has open: one may be connected only later."""
+    return sorted(_open(os.getpid())) if HAS_PROC else []
+
+
 def children(pid: int) -> set[int]:
     """The processes whose parent is *pid*."""
     found = set()
